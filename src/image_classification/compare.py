@@ -1,0 +1,152 @@
+"""Stage `compare`: all trainings of the pipeline side by side, and the best one by validation.
+
+Here models enter MLflow's registry, as versions of one registered model a data set: the alias of
+a model's name is the best training of that model, `champion` the best of all.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from image_classification import leaderboard, paths
+from image_classification.config import Config, entry_point
+from image_classification.errors import UserError
+from image_classification.leaderboard import Entry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHAMPION = "champion"
+
+
+@entry_point
+def main(config: Config) -> None:
+    """Compare the trainings of all models and seeds."""
+    print(compare(config).page)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The leaderboard, best first, and its page in Markdown."""
+
+    entries: list[Entry]
+    page: str
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What the stages left of one training."""
+
+    model: str
+    seed: int
+    family: str
+    training: dict[str, Any]
+    metrics: dict[str, float]
+    history: "pd.DataFrame"
+
+
+def compare(config: Config) -> Comparison:
+    """Rank the trainings, write the reports, and point the registry's aliases at the best.
+
+    Raises:
+        UserError: a training or an evaluation is missing; MLflow can't be reached or lacks a run.
+    """
+    results = [_read(model, seed) for model in config.models for seed in config.seeds]
+
+    from image_classification import tracking  # MLflow takes seconds to import
+
+    run_ids = [result.training["run_id"] for result in results]
+    versions = tracking.register(config.data.name, run_ids)
+    entries = leaderboard.ranked(_entry(result, versions) for result in results)
+    page = leaderboard.markdown(
+        entries,
+        config.data.published,
+        title=f"Leaderboard: {config.data.name}",
+        note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} training(s) a model; "
+        "test scores took no part in the order.",
+    )
+    comparison = Comparison(entries, page)
+    _write(comparison, results, config)
+    if not paths.is_copy():  # an experiment that is not applied leaves the aliases alone
+        tracking.set_aliases(config.data.name, _aliases(entries))
+    return comparison
+
+
+def _read(model: str, seed: int) -> _Result:
+    import pandas as pd
+
+    name = f"{model}-{seed}"
+    training, evaluation = paths.MODELS / name, paths.EVALUATIONS / name
+    try:
+        return _Result(
+            model=model,
+            seed=seed,
+            family=yaml.safe_load((training / "config.yaml").read_text())["model"]["family"],
+            training=json.loads((training / "training.json").read_text()),
+            metrics=json.loads((evaluation / "metrics.json").read_text()),
+            history=pd.read_csv(training / "history.csv"),
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing: run `dvc repro evaluate@{name}`") from error
+
+
+def _entry(result: _Result, versions: dict[str, int]) -> Entry:
+    return Entry(
+        model=result.model,
+        seed=result.seed,
+        parameters=result.training["parameters"],
+        validation_accuracy=result.metrics["validation_accuracy"],
+        validation_loss=result.metrics["validation_loss"],
+        test_accuracy=result.metrics["test_accuracy"],
+        test_precision=result.metrics["test_precision"],
+        test_recall=result.metrics["test_recall"],
+        epochs=result.training["epochs"],
+        fit_seconds=result.training["fit_seconds"],
+        run_id=result.training["run_id"],
+        version=versions[result.training["run_id"]],
+    )
+
+
+def _aliases(entries: list[Entry]) -> dict[str, int]:
+    best = leaderboard.best_by_model(entries)
+    return {**{model: entry.version for model, entry in best.items()}, CHAMPION: entries[0].version}
+
+
+def _write(comparison: Comparison, results: list[_Result], config: Config) -> None:
+    import pandas as pd
+
+    from image_classification import figures
+
+    folder = paths.REPORTS / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(entry) for entry in comparison.entries]
+    (paths.REPORTS / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (paths.REPORTS / "leaderboard.md").write_text(comparison.page)
+
+    names = [f"{result.model}-{result.seed}" for result in results]
+    curves = pd.concat(
+        [result.history.assign(training=name) for name, result in zip(names, results, strict=True)]
+    )
+    curves.to_csv(paths.REPORTS / "curves.csv", index=False)
+
+    figures.leaderboard(pd.DataFrame(rows), config.data.published).savefig(
+        folder / "leaderboard.png"
+    )
+    for family in dict.fromkeys(result.family for result in results):
+        members = {
+            name: result
+            for name, result in zip(names, results, strict=True)
+            if result.family == family
+        }
+        figure = figures.accuracy_by_epoch(
+            {name: member.history for name, member in members.items()},
+            {name: member.metrics["test_accuracy"] for name, member in members.items()},
+            title=f"Accuracy by epoch: {family}",
+        )
+        figure.savefig(folder / f"accuracy_{family.replace(' ', '_')}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+"""The typed configuration, and how the command line and params.yaml become one.
+
+Each stage's `main` is an `entry_point`: it composes conf/, params.yaml and the command line with
+Hydra, checks the result, and turns what a user can get wrong into one line on stderr.
+"""
+
+import functools
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from image_classification import paths
+from image_classification.errors import UserError
+
+GROUPS = ("data", "recipe", "model")  # the folders of conf/
+
+
+@dataclass
+class FileConfig:
+    """One file of a data set: its name, and the SHA-256 of its contents in hexadecimal."""
+
+    name: str
+    sha256: str
+
+
+@dataclass
+class DataConfig:
+    """A data set (conf/data/)."""
+
+    name: str
+    classes: list[str]
+    image_shape: list[int]  # height, width, channels
+    validation_examples: int
+    split_seed: int
+    files: dict[str, FileConfig]  # train_images, train_labels, test_images, test_labels
+    mirrors: list[str]
+    published: dict[str, list[float]] = field(default_factory=dict)  # model: test accuracies
+
+    def __post_init__(self) -> None:
+        _require(self.validation_examples >= 1, "data.validation_examples", "at least 1", self)
+        _require(self.split_seed >= 0, "data.split_seed", "0 or more", self)
+        _require(len(self.image_shape) == 3, "data.image_shape", "[height, width, channels]", self)
+
+
+@dataclass
+class FastConfig:
+    """How the recipe `fast` trains a model that does not say."""
+
+    epochs: int = 6
+    batch_size: int = 128
+    learning_rate: float = 0.003
+
+
+@dataclass
+class ModelConfig:
+    """An architecture (conf/model/): the layers between the scaled image and the softmax output."""
+
+    name: str
+    layers: dict[str, dict[str, Any]]  # layer name: {type: a Keras layer, its arguments}
+    family: str = "${model.name}"  # models of one family share a figure
+    dropout: float = 0.0  # rate of the Dropout layers that say none
+    fast: FastConfig = field(default_factory=FastConfig)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.dropout < 1, "model.dropout", "from 0 to below 1", self)
+        for name, layer in self.layers.items():
+            if "type" not in layer:
+                raise UserError(f"model.layers.{name}: says no type, for example {{type: Dense}}")
+
+
+@dataclass
+class RecipeConfig:
+    """How a model is trained (conf/recipe/)."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float  # the highest of the schedule
+    schedule: str  # constant, one_cycle
+    warm_up: float = 0.25  # of one cycle: the part in which the learning rate rises
+    steps_per_execution: int = 20  # steps in one call of TensorFlow: small models gain
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "steps_per_execution"):
+            _require(getattr(self, key) >= 1, f"recipe.{key}", "at least 1", self)
+        _require(self.learning_rate > 0, "recipe.learning_rate", "above 0", self)
+        _require(0 <= self.warm_up < 1, "recipe.warm_up", "from 0 to below 1", self)
+        schedules = ("constant", "one_cycle")
+        _require(self.schedule in schedules, "recipe.schedule", " or ".join(schedules), self)
+
+
+@dataclass
+class Config:
+    """All that a stage can be told."""
+
+    data: DataConfig
+    recipe: RecipeConfig
+    model: ModelConfig
+    models: list[str]
+    seeds: list[int]
+    seed: int
+    training_dir: str
+    output_dir: str
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self)
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def _require(holds: bool, key: str, bounds: str, config: object) -> None:
+    if not holds:
+        value = getattr(config, key.rpartition(".")[2])
+        raise UserError(f"{key}: must be {bounds}, got {value}")
+
+
+def typed(composed: DictConfig) -> Config:
+    """The typed, resolved and checked form of what Hydra composed from conf/config.yaml.
+
+    Raises:
+        UserError: a value is out of its bounds.
+        OmegaConfBaseException: a value is missing or of another type.
+    """
+    # Merged anew, since Hydra's `+key=value` adds keys that the schema does not know.
+    untyped = OmegaConf.to_container(composed)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), untyped))
+    assert isinstance(config, Config)
+    return config
+
+
+def defining(config: Config) -> dict[str, Any]:
+    """The part of the configuration that defines a training, nested as in conf/."""
+    values = asdict(config)
+    for key in ("files", "mirrors", "published"):
+        del values["data"][key]
+    return {key: values[key] for key in ("seed", "data", "model", "recipe")}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) for every leaf of nested mappings, in order."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def with_params(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
+    """A command line preceded by what params.yaml says and the command line does not.
+
+    `recipe.name=notebook` is Hydra's `recipe=notebook`, so that a knob has one name for all tools.
+
+    Args:
+        arguments: Hydra's flags and overrides.
+        params: the contents of params.yaml; nulls are left to conf/.
+    """
+    group_name = re.compile(rf"^({'|'.join(GROUPS)})\.name=")
+    arguments = [group_name.sub(r"\1=", argument) for argument in arguments]
+    given = {argument.partition("=")[0] for argument in arguments}
+    # An override is written as JSON, which Hydra's grammar contains for scalars and flat lists.
+    overrides = [
+        group_name.sub(r"\1=", f"{key}={json.dumps(value)}")
+        for key, value in flatten(params)
+        if value is not None
+    ]
+    first = next((i for i, word in enumerate(arguments) if re.match(r"[^-].*=", word)), None)
+    position = len(arguments) if first is None else first
+    extra = [override for override in overrides if override.partition("=")[0] not in given]
+    return [*arguments[:position], *extra, *arguments[position:]]
+
+
+def entry_point(task: Callable[[Config], object]) -> Callable[[], None]:
+    """Make a stage's `main` a command: compose, check, run; or one line and exit code 1."""
+
+    def job(composed: DictConfig) -> None:
+        with one_line_errors():  # within Hydra, which would add a line of its own
+            task(typed(composed))
+
+    @functools.wraps(task)
+    def main() -> None:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
+        signal.signal(signal.SIGTERM, _terminate)
+        with one_line_errors():
+            os.chdir(paths.project_root())
+            params = yaml.safe_load(paths.PARAMS.read_text())
+            stage = Path(task.__code__.co_filename).stem
+            sys.argv[1:] = with_params(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
+            conf = str(paths.CONF.resolve())
+            hydra.main(version_base="1.3", config_path=conf, config_name="config")(job)()
+
+    return main
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signal_number)  # unwinds like Ctrl-C, so that the run is closed as KILLED
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a user can mend into one line on stderr and exit code 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for what a user can mend, None for what is a fault of this project."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _explain_hydra(error)
+    if isinstance(error, yaml.YAMLError):
+        return "not valid YAML: " + " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    if type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
+        return "MLflow: " + str(error).partition("\n")[0]
+    return None
+
+
+def _explain_hydra(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = getattr(cause, "full_key", None)
+    text = " ".join(re.split(r"\n    full_key:|\nConfig search path:", str(cause))[0].split())
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
+        known = ", ".join(sorted(str(name) for name in cause.parent_node))
+        return f"unknown key {key}; known here: {known}"
+    return f"{key}: {text}" if key else text

@@ -1,0 +1,132 @@
+"""The data set on disk: IDX files as they are published, NumPy arrays as the split keeps them."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image_classification.config import DataConfig
+from image_classification.errors import UserError
+
+UNSIGNED_BYTE = 0x08  # the element type in an IDX header
+
+
+class Examples(NamedTuple):
+    """Images and their labels.
+
+    images: uint8 (n, height, width, channels), 0 to 255.
+    labels: uint8 (n,), indices into the data set's classes.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Split:
+    """What stage `split` made; the arrays stay on disk until they are read."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    origin: dict[str, object]
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes.
+
+    The format: two zero bytes, the element type, the number of dimensions, each dimension as a
+    big-endian 32-bit integer, then the elements, the last dimension varying fastest.
+
+    Raises:
+        UserError: the file is missing, or is not exactly what its header says.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro download`")
+    way_out = f"remove it and run `dvc repro --force --single-item download`: {path}"
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+        if len(magic) < 4 or magic[:3] != bytes([0, 0, UNSIGNED_BYTE]) or magic[3] == 0:
+            raise UserError(f"not an IDX file of unsigned bytes, {way_out}")
+        header = stream.read(4 * magic[3])
+        if len(header) < 4 * magic[3]:
+            raise UserError(f"the header is cut short, {way_out}")
+        shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
+        # Compared before anything is allocated: a false header may promise any size.
+        expected = math.prod(shape)
+        found = path.stat().st_size - stream.tell()
+        if found != expected:
+            raise UserError(f"the header promises {expected} bytes, {found} follow, {way_out}")
+        return np.fromfile(stream, np.uint8).reshape(shape)
+
+
+def save_split(folder: Path, parts: dict[str, Examples], origin: dict[str, object]) -> None:
+    """Write `{part}_images.npy` and `{part}_labels.npy` for each part, and where they come from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, examples in parts.items():
+        np.save(folder / f"{part}_images.npy", examples.images, allow_pickle=False)
+        np.save(folder / f"{part}_labels.npy", examples.labels, allow_pickle=False)
+    (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+
+
+def load_split(folder: Path) -> Split:
+    """Open what `save_split` wrote, memory-mapped and read-only.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        parts = {
+            part: Examples(
+                np.load(folder / f"{part}_images.npy", mmap_mode="r", allow_pickle=False),
+                np.load(folder / f"{part}_labels.npy", mmap_mode="r", allow_pickle=False),
+            )
+            for part in ("train", "validation", "test")
+        }
+        origin = json.loads((folder / "origin.json").read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is missing: run `dvc repro split`") from error
+    except ValueError as error:
+        raise UserError(f"{folder} is damaged ({error}): run `dvc repro --force split`") from error
+    return Split(**parts, origin=origin)
+
+
+def origin(data: DataConfig) -> dict[str, object]:
+    """What a split is made from: the same configuration gives the same split."""
+    return {
+        "name": data.name,
+        "classes": data.classes,
+        "validation_examples": data.validation_examples,
+        "split_seed": data.split_seed,
+        "sha256": {role: file.sha256 for role, file in data.files.items()},
+    }
+
+
+def require_origin(split: Split, data: DataConfig) -> None:
+    """Refuse a split that was made from another configuration than this one.
+
+    Raises:
+        UserError: names what differs.
+    """
+    for key, value in origin(data).items():
+        if split.origin.get(key) != value:
+            raise UserError(
+                f"data.{key}: the split on disk was made with {split.origin.get(key)}, "
+                f"not {value}: set it in params.yaml or conf/data/ and run `dvc repro split`"
+            )
+
+
+def dvc_hash(folder: Path) -> str:
+    """The hash under which DVC knows a folder of files: the MD5 of the list of its files' MD5s."""
+    entries = []
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "md5").hexdigest()
+        entries.append({"md5": digest, "relpath": path.name})
+    listing = json.dumps(entries, sort_keys=True).encode()
+    return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"

@@ -1,0 +1,76 @@
+"""Classification metrics: arrays in, values out. Averages are scikit-learn's."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import sklearn.metrics
+from numpy.typing import NDArray
+
+
+def classification(
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating]
+) -> dict[str, float]:
+    """Loss, accuracy, and precision, recall and F1 averaged over the classes.
+
+    The plain averages weight each class by its examples, the `_macro` ones count all alike.
+
+    Args:
+        labels: (n,), indices of the true classes.
+        probabilities: (n, classes), rows that sum to 1.
+
+    Returns:
+        loss (mean cross-entropy in nats, 0 or more), and from 0 to 1: accuracy, precision, recall,
+        f1, precision_macro, recall_macro, f1_macro.
+    """
+    predicted = probabilities.argmax(axis=1)
+    classes = np.arange(probabilities.shape[1])
+    values = {
+        "loss": sklearn.metrics.log_loss(labels, probabilities, labels=classes),
+        "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
+    }
+    for average, suffix in (("weighted", ""), ("macro", "_macro")):
+        precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+            labels, predicted, labels=classes, average=average, zero_division=0
+        )
+        scores = {"precision": precision, "recall": recall, "f1": f1}
+        values |= {name + suffix: value for name, value in scores.items()}
+    return {name: float(value) for name, value in values.items()}
+
+
+def per_class(
+    labels: NDArray[np.integer], predicted: NDArray[np.integer], classes: Sequence[str]
+) -> pd.DataFrame:
+    """One row a class: class, precision, recall, f1 (0 to 1), and its number of examples."""
+    precision, recall, f1, examples = sklearn.metrics.precision_recall_fscore_support(
+        labels, predicted, labels=np.arange(len(classes)), zero_division=0
+    )
+    return pd.DataFrame(
+        {
+            "class": list(classes),
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "examples": examples,
+        }
+    )
+
+
+def confusion_matrix(
+    labels: NDArray[np.integer], predicted: NDArray[np.integer], classes: Sequence[str]
+) -> pd.DataFrame:
+    """Numbers of examples: a row an actual class, a column a predicted one."""
+    matrix = sklearn.metrics.confusion_matrix(labels, predicted, labels=np.arange(len(classes)))
+    return pd.DataFrame(
+        matrix, index=pd.Index(classes, name="actual"), columns=pd.Index(classes, name="predicted")
+    )
+
+
+def worst_mistakes(
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating], most: int
+) -> NDArray[np.intp]:
+    """Indices of at most `most` misclassified examples, the most confidently wrong first."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    confidence = probabilities[wrong, predicted[wrong]]
+    return wrong[np.argsort(-confidence, kind="stable")][:most]

@@ -1,0 +1,47 @@
+"""The commands of MLproject: what `mlflow run -P` was given becomes overrides for Hydra or DVC."""
+
+import os
+import sys
+
+from image_classification.config import GROUPS
+
+
+def main() -> None:
+    """Become the command that `mlflow run` was asked for."""
+    entry_point, *arguments = sys.argv[1:]
+    command = pipeline(arguments) if entry_point == "pipeline" else train(arguments)
+    if entry_point == "pipeline":
+        # Else all the pipeline's trainings would log to the one run that `mlflow run` opened.
+        del os.environ["MLFLOW_RUN_ID"]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+def train(arguments: list[str]) -> list[str]:
+    """The module and arguments for one training.
+
+    Args:
+        arguments: `--key value` pairs, as MLflow appends them.
+    """
+    return ["image_classification.train", *(f"{key}={value}" for key, value in _pairs(arguments))]
+
+
+def pipeline(arguments: list[str]) -> list[str]:
+    """The module and arguments for the whole pipeline, under changed parameters if there are any.
+
+    Args:
+        arguments: `--key value` pairs, as MLflow appends them.
+    """
+    settings = []
+    for key, value in _pairs(arguments):
+        name = f"{key}.name" if key in GROUPS else key  # where params.yaml keeps a group's choice
+        settings += ["--set-param", f"{name}={value}"]
+    return ["dvc", "exp", "run", *settings] if settings else ["dvc", "repro"]
+
+
+def _pairs(arguments: list[str]) -> list[tuple[str, str]]:
+    keys, values = arguments[::2], arguments[1::2]
+    return [(key.removeprefix("--"), value) for key, value in zip(keys, values, strict=True)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Every path of the project, relative to its root, which every command makes its working folder."""
+
+import os
+from pathlib import Path
+
+from image_classification.errors import UserError
+
+CONF = Path("conf")
+PARAMS = Path("params.yaml")
+
+RAW = Path("data/raw")
+SPLIT = Path("data/split")
+MODELS = Path("models")
+EVALUATIONS = Path("evaluations")
+REPORTS = Path("reports")
+
+
+def project_root() -> Path:
+    """The project that the working folder lies in, the nearest one, so that a copy is its own.
+
+    Raises:
+        UserError: the working folder lies in no project.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / PARAMS).is_file() and (folder / CONF / "config.yaml").is_file():
+            return folder
+    raise UserError(f"{here} lies in no project: go to the folder that holds {PARAMS}")
+
+
+def home() -> Path:
+    """The project's own checkout, also from within the copies that `dvc exp run --temp` makes."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def is_copy() -> bool:
+    """Whether this is a copy of the project that DVC throws away after the experiment."""
+    return home() != Path.cwd()

@@ -1,0 +1,69 @@
+"""Stage `split`: the raw files become training, validation and test arrays in data/split/."""
+
+import numpy as np
+
+from image_classification import dataset, paths
+from image_classification.config import Config, DataConfig, entry_point
+from image_classification.dataset import Examples
+from image_classification.errors import UserError
+
+
+@entry_point
+def main(config: Config) -> None:
+    """Split a data set."""
+    parts = split(config)
+    print("  ".join(f"{part} {len(examples.labels):,}" for part, examples in parts.items()))
+
+
+def split(config: Config) -> dict[str, Examples]:
+    """Set validation examples aside from the training images; the test images stay as they are.
+
+    Returns:
+        `train`, `validation` and `test`, as written to data/split/.
+
+    Raises:
+        UserError: a raw file is missing or damaged, or does not fit the data set's description.
+    """
+    train = _read(config.data, "train")
+    test = _read(config.data, "test")
+    parts = {**set_aside(train, config.data), "test": test}
+    dataset.save_split(paths.SPLIT, parts, dataset.origin(config.data))
+    return parts
+
+
+def set_aside(examples: Examples, data: DataConfig) -> dict[str, Examples]:
+    """Part a shuffle of the examples, drawn from `split_seed`, into `train` and `validation`."""
+    from sklearn.model_selection import train_test_split
+
+    if data.validation_examples >= len(examples.labels):
+        raise UserError(
+            f"data.validation_examples: {data.validation_examples} of "
+            f"{len(examples.labels)} training images leave none to train with"
+        )
+    train, validation = train_test_split(
+        np.arange(len(examples.labels)),
+        test_size=data.validation_examples,
+        random_state=data.split_seed,
+    )
+    return {
+        "train": Examples(examples.images[train], examples.labels[train]),
+        "validation": Examples(examples.images[validation], examples.labels[validation]),
+    }
+
+
+def _read(data: DataConfig, part: str) -> Examples:
+    image_file = paths.RAW / data.files[f"{part}_images"].name
+    label_file = paths.RAW / data.files[f"{part}_labels"].name
+    images, labels = dataset.read_idx(image_file), dataset.read_idx(label_file)
+    if labels.shape != images.shape[:1]:
+        raise UserError(f"{image_file} has {len(images)} images, {label_file} {labels.size} labels")
+    height, width, channels = data.image_shape
+    if images[:1].size != min(1, len(images)) * height * width * channels:
+        raise UserError(f"{image_file}: images of {images.shape[1:]}, expected {data.image_shape}")
+    if labels.max(initial=0) >= len(data.classes):
+        raise UserError(f"{label_file}: label {labels.max()}, but {len(data.classes)} classes")
+    return Examples(images.reshape(-1, height, width, channels), labels)
+
+
+if __name__ == "__main__":
+    main()

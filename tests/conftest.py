@@ -1,0 +1,187 @@
+"""The real configuration, shrunk; a tiny data set; a project to run whole commands in."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from numpy.typing import NDArray
+from omegaconf import open_dict
+
+from image_classification import config as configuration
+from image_classification.config import Config
+from image_classification.dataset import Examples
+
+ROOT = Path(__file__).parent.parent
+Compose = Callable[..., Config]
+
+# Set by MLflow and DVC for what they start: here each project stands for itself.
+TOOLS = ("DVC_ROOT", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
+for variable in TOOLS:
+    os.environ.pop(variable, None)
+
+
+@pytest.fixture
+def compose() -> Iterator[Compose]:
+    """The real conf/ and params.yaml with these overrides, as a stage gets them."""
+
+    def compose_config(*overrides: str) -> Config:
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            arguments = configuration.with_params(["output_dir=out", *overrides], params)
+            composed = hydra.compose("config", arguments, return_hydra_config=True)
+        HydraConfig.instance().set_config(composed)
+        with open_dict(composed):
+            del composed["hydra"]
+        return configuration.typed(composed)
+
+    yield compose_config
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+
+
+def tiny_examples(count: int, seed: int) -> Examples:
+    """Images whose class is the place of a bright square, noisy enough to leave some mistakes."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 10, count, dtype=np.uint8)
+    images = generator.integers(0, 120, (count, 28, 28, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 5)
+        image[4 + 12 * row : 10 + 12 * row, 1 + 5 * column : 6 + 5 * column] += 60
+    return Examples(images, labels)
+
+
+def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(header + array.tobytes())
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A site's own copy of the tiny data set, gzipped, and what conf/data/ says of it."""
+
+    folder: Path
+    description: dict[str, object]
+
+
+@pytest.fixture(scope="session")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
+    folder = tmp_path_factory.mktemp("mirror")
+    train, test = tiny_examples(600, seed=1), tiny_examples(200, seed=2)
+    arrays = {
+        "train_images": ("train-images-idx3-ubyte", train.images[..., 0]),
+        "train_labels": ("train-labels-idx1-ubyte", train.labels),
+        "test_images": ("t10k-images-idx3-ubyte", test.images[..., 0]),
+        "test_labels": ("t10k-labels-idx1-ubyte", test.labels),
+    }
+    files = {}
+    for role, (name, array) in arrays.items():
+        write_idx(folder / name, array)
+        contents = (folder / name).read_bytes()
+        (folder / f"{name}.gz").write_bytes(gzip.compress(contents))
+        files[role] = {"name": name, "sha256": hashlib.sha256(contents).hexdigest()}
+    description = yaml.safe_load((ROOT / "conf/data/mnist.yaml").read_text())
+    description |= {
+        "files": files,
+        "mirrors": [f"file://{folder}/{{name}}.gz"],
+        "validation_examples": 100,
+    }
+    return Mirror(folder, description)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of this project, as a commit of its own, with the tiny data set as its data."""
+
+    root: Path
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment in the project and return what it said."""
+        inherited = {key: value for key, value in os.environ.items() if key not in TOOLS}
+        environment = {
+            **inherited,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": "src",
+            **variables,
+        }
+        return subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def must(self, *command: str, **variables: str) -> str:
+        """Run a command that has to succeed; what it printed."""
+        done = self.run(*command, **variables)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.root / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def restore(self) -> None:
+        """Take back every edit of tracked files but dvc.lock and what stages measured."""
+        self.must("git", "checkout", "--quiet", "--", "conf", "src", "params.yaml", "dvc.yaml")
+
+
+def copy_project(root: Path) -> Project:
+    """Copy what git would commit, with the real configuration, into a repository of its own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(
+            ("reports/", "evaluations/", "dvc.lock")
+        ):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    return Project(root)
+
+
+def commit(project: Project) -> None:
+    project.must("git", "init", "--quiet")
+    project.must("git", "config", "user.name", "Test")
+    project.must("git", "config", "user.email", "test@example.com")
+    project.must("git", "add", "--all")
+    project.must("git", "commit", "--quiet", "--message", "start")
+
+
+def tiny_project(root: Path, mirror: Mirror) -> Project:
+    project = copy_project(root)
+    (root / "conf/data/tiny.yaml").write_text(yaml.safe_dump(mirror.description))
+    project.edit("params.yaml", "name: mnist  # conf/data/mnist.yaml", "name: tiny")
+    project.edit("params.yaml", "models: [lm, nn, dnn, dnnd, cnn, dcnn]", "models: [lm, cnn]")
+    project.edit("params.yaml", "epochs: null", "epochs: 2")
+    commit(project)
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path, mirror: Mirror) -> Project:
+    """A fresh project on the tiny data set; nothing has run in it."""
+    return tiny_project(tmp_path, mirror)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, mirror: Mirror) -> Project:
+    """A project on the tiny data set in which `dvc repro` has run; tests leave it as it is."""
+    project = tiny_project(tmp_path_factory.mktemp("trained"), mirror)
+    project.must("dvc", "repro")
+    project.must("git", "add", "--all")
+    project.must("git", "commit", "--quiet", "--message", "measured")
+    return project

@@ -1,0 +1,162 @@
+"""What a user can get wrong on the command line: one line on stderr, no traceback, nothing lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import Project
+
+TRAIN = (sys.executable, "-X", "importtime", "-m", "image_classification.train")
+
+
+def imported(stderr: str) -> set[str]:
+    """The modules that a Python with `-X importtime` says it imported."""
+    lines = [line for line in stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def refused(project: Project, *command: str, **variables: str) -> str:
+    """Run a command that must fail with one line; the line."""
+    done = project.run(*command, **variables)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode in (1, 2), done.stderr
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert "tensorflow" not in imported(done.stderr)  # refused before TensorFlow is loaded
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model=resnet"], "Could not find 'model/resnet' Available options in 'model': cnn dcnn"),
+        (["recipe=slow"], "Could not find 'recipe/slow' Available options in 'recipe': fast note"),
+        (["recipe.epochs=-1"], "recipe.epochs: must be at least 1, got -1"),
+        (["recipe.epochs=many"], "recipe.epochs: Value 'many' of type 'str' could not be conver"),
+        (["recipe.epoch=3"], "unknown key recipe.epoch; known here: batch_size, epochs"),
+        (["+recipe.epoch=3"], "unknown key recipe.epoch; known here: batch_size, epochs"),
+        (["epochs=3"], "unknown key epochs; known here: data, "),
+        (["model=[nn"], "no viable alternative"),
+        ([], "data/split/train_images.npy is missing: run `dvc repro split`"),
+    ],
+)
+def test_a_bad_command_line_is_one_line(project: Project, overrides: list[str], said: str) -> None:
+    assert said in refused(project, *TRAIN, *overrides)
+    assert not (project.root / "mlflow.db").exists()
+
+
+def test_a_bad_params_yaml_is_one_line(project: Project) -> None:
+    project.edit("params.yaml", "batch_size: null", "batchsize: 3")
+
+    assert "unknown key recipe.batchsize" in refused(project, *TRAIN)
+
+
+def test_a_params_yaml_that_is_no_yaml_is_one_line(project: Project) -> None:
+    project.edit("params.yaml", "seeds: [0]", "seeds: [0")
+
+    assert "not valid YAML" in refused(project, *TRAIN)
+
+
+def test_outside_of_a_project_is_one_line(tmp_path: Path) -> None:
+    assert "lies in no project" in refused(Project(tmp_path), *TRAIN)
+
+
+@pytest.mark.parametrize("stage", ["download", "split", "train", "evaluate", "compare"])
+def test_help_is_there_without_tensorflow_or_mlflow(project: Project, stage: str) -> None:
+    done = project.run(
+        sys.executable, "-X", "importtime", "-m", f"image_classification.{stage}", "--help"
+    )
+
+    assert done.returncode == 0
+    assert "recipe:" in done.stdout
+    assert "hydra" in imported(done.stderr)
+    assert not imported(done.stderr) & {"tensorflow", "keras", "mlflow", "sklearn", "matplotlib"}
+
+
+def test_stages_run_before_their_data_is_there_say_what_to_run(project: Project) -> None:
+    for stage, said in [
+        ("split", "run `dvc repro download`"),
+        ("evaluate", "run `dvc repro split`"),
+        ("compare", "run `dvc repro evaluate@lm-0`"),
+    ]:
+        assert said in refused(project, sys.executable, "-m", f"image_classification.{stage}")
+
+
+def test_a_tracking_server_that_is_down_is_one_line_within_seconds(project: Project) -> None:
+    project.must("dvc", "repro", "split")
+    start = time.monotonic()
+
+    said = refused(project, *TRAIN, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+
+    assert "the tracking store http://127.0.0.1:9 can't be used" in said
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a full file system takes root")
+def test_a_full_disk_is_one_line(project: Project) -> None:
+    full = project.root / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", full], check=True)
+    try:
+        (full / "file").write_bytes(b"x" * 4096)
+        project.must("dvc", "repro", "split")
+        done = project.run(*TRAIN[:1], *TRAIN[3:], "hydra.run.dir=full/run")
+    finally:
+        subprocess.run(["umount", full], check=True)
+
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_training_is_closed(project: Project) -> None:
+    """SIGTERM closes the run at once; what SIGKILL leaves, the next command closes."""
+    project.must("dvc", "repro", "split")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        training = subprocess.Popen(
+            [sys.executable, "-m", "image_classification.train", "recipe.epochs=100000"],
+            cwd=project.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert training.stdout is not None
+        while "Epoch 2/" not in training.stdout.readline():
+            assert training.poll() is None
+        training.send_signal(number)
+        training.wait(timeout=30)
+        assert training.returncode in (-number, 128 + number)
+
+    project.must(sys.executable, "-m", "image_classification.train", "recipe.epochs=1")
+    store = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    experiment = store.get_experiment_by_name("tiny")
+    assert experiment is not None
+    found = store.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+    assert [run.info.status for run in found] == ["KILLED", "KILLED", "FINISHED"]
+
+
+def test_a_read_only_folder_is_one_line(project: Project) -> None:
+    project.must("dvc", "repro", "split")
+
+    assert "/proc/run" in refused(project, *TRAIN, "hydra.run.dir=/proc/run")
+
+
+def test_a_project_can_be_used_from_any_of_its_folders(project: Project) -> None:
+    project.must("dvc", "repro", "split")
+    folder: Path = project.root / "src"
+    done = subprocess.run(
+        [sys.executable, "-m", "image_classification.train", "recipe.epochs=1", "model=lm"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (project.root / "mlflow.db").exists()
+    assert list((project.root / "outputs").iterdir())
+    assert not (folder / "outputs").exists()

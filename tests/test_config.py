@@ -1,0 +1,84 @@
+import pytest
+from conftest import ROOT, Compose
+from omegaconf.errors import OmegaConfBaseException
+
+from image_classification.config import with_params
+from image_classification.errors import UserError
+
+MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("recipe", ["fast", "notebook"])
+def test_every_model_composes_with_every_recipe(compose: Compose, model: str, recipe: str) -> None:
+    config = compose(f"model={model}", f"recipe={recipe}")
+
+    assert config.model.name == model
+    assert config.recipe.name == recipe
+    assert config.training_dir == f"models/{model}-0"
+
+
+def test_the_notebook_recipe_is_the_studys_for_every_model(compose: Compose) -> None:
+    recipes = [compose(f"model={model}", "recipe=notebook").recipe for model in MODELS]
+
+    assert {(r.epochs, r.batch_size, r.learning_rate, r.schedule) for r in recipes} == {
+        (20, 32, 0.001, "constant")
+    }
+
+
+def test_a_model_that_says_nothing_of_the_fast_recipe_has_one(compose: Compose) -> None:
+    assert compose("model=lm", "recipe=fast").recipe.epochs >= 1
+
+
+def test_the_command_line_wins_over_params_yaml_and_params_yaml_over_conf() -> None:
+    params = {"recipe": {"name": "fast", "epochs": 7, "batch_size": None}, "seeds": [0, 1]}
+
+    arguments = with_params(["-m", "model=nn,cnn", "recipe.epochs=3"], params)
+
+    assert arguments == ["-m", 'recipe="fast"', "seeds=[0, 1]", "model=nn,cnn", "recipe.epochs=3"]
+
+
+def test_a_group_has_the_same_name_for_hydra_and_dvc() -> None:
+    params = {"recipe": {"name": "fast"}}
+
+    assert with_params(["recipe.name=notebook"], params) == ["recipe=notebook"]
+
+
+def test_values_of_params_yaml_reach_the_config(compose: Compose) -> None:
+    config = compose()
+
+    assert config.models == ["lm", "nn", "dnn", "dnnd", "cnn", "dcnn"]
+    assert config.seeds == [0]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("recipe.epochs=-1", "recipe.epochs: must be at least 1, got -1"),
+        ("recipe.epochs=0", "recipe.epochs: must be at least 1, got 0"),
+        ("recipe.batch_size=0", "recipe.batch_size: must be at least 1, got 0"),
+        ("recipe.learning_rate=0", "recipe.learning_rate: must be above 0, got 0.0"),
+        ("recipe.schedule=x", "recipe.schedule: must be constant or one_cycle, got x"),
+        ("recipe.warm_up=1", "recipe.warm_up: must be from 0 to below 1, got 1.0"),
+        ("model.dropout=1", "model.dropout: must be from 0 to below 1, got 1.0"),
+        ("data.validation_examples=0", "data.validation_examples: must be at least 1, got 0"),
+        ("seed=-1", "seed: must be from 0 to 4294967295, got -1"),
+        ("~model.layers.hidden.type", "model.layers.hidden: says no type"),
+    ],
+)
+def test_values_out_of_bounds_are_refused(compose: Compose, override: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        compose(override)
+
+    assert said in str(error.value)
+
+
+def test_a_key_added_by_force_is_refused(compose: Compose) -> None:
+    with pytest.raises(OmegaConfBaseException, match="epoch"):
+        compose("+recipe.epoch=3")
+
+
+def test_a_layer_can_be_changed_from_the_command_line(compose: Compose) -> None:
+    config = compose("model=cnn", "model.layers.hidden.units=64")
+
+    assert config.model.layers["hidden"]["units"] == 64

@@ -1,0 +1,119 @@
+"""What figures must show is asserted on the figure; how they look, a person has to see."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_examples
+from matplotlib.figure import Figure
+
+from image_classification import figures
+
+CLASSES = [str(digit) for digit in range(10)]
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [0, 1, 2],
+        "loss": [0.9, 0.5, 0.3],
+        "accuracy": [0.7, 0.8, 0.9],
+        "val_loss": [0.8, 0.6, 0.5],
+        "val_accuracy": [0.75, 0.8, 0.85],
+    }
+)
+
+
+def drawn(figure: Figure) -> Figure:
+    """Every figure must also survive being drawn."""
+    figure.savefig(io.BytesIO(), format="png")
+    return figure
+
+
+def test_accuracy_by_epoch_tells_training_validation_and_test_apart() -> None:
+    figure = drawn(figures.accuracy_by_epoch({"nn-0": HISTORY}, {"nn-0": 0.88}, "title"))
+    training, validation, test = figure.axes[0].get_lines()
+
+    assert (training.get_linestyle(), validation.get_linestyle(), test.get_linestyle()) == (
+        "--",
+        "-",
+        ":",
+    )
+    assert np.asarray(training.get_xdata()).tolist() == [1, 2, 3]
+    assert np.asarray(validation.get_ydata()).tolist() == [0.75, 0.8, 0.85]
+    assert set(np.asarray(test.get_ydata()).tolist()) == {0.88}
+
+
+def test_models_of_a_family_differ_in_colour_and_marker() -> None:
+    histories = {f"m{i}": HISTORY for i in range(8)}
+    figure = drawn(figures.accuracy_by_epoch(histories, dict.fromkeys(histories, 0.9), "title"))
+    solid = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "-"]
+
+    assert len({(line.get_color(), line.get_marker()) for line in solid}) == 8
+
+
+def test_loss_and_accuracy_stand_side_by_side() -> None:
+    figure = drawn(figures.loss_and_accuracy(HISTORY, "title"))
+
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss (nats)", "accuracy"]
+    assert np.asarray(figure.axes[1].get_lines()[1].get_ydata()).tolist() == [0.75, 0.8, 0.85]
+
+
+def test_the_layer_table_sums_the_parameters() -> None:
+    layers = pd.DataFrame(
+        [("flatten", "Flatten", "784", 0), ("probabilities", "Dense", "10", 7850)],
+        columns=["layer", "type", "output_shape", "parameters"],
+    )
+    figure = drawn(figures.layer_table(layers, "lm"))
+
+    assert figure.axes[0].get_title() == "lm: 7,850 parameters"
+
+
+def test_confusion_rows_are_per_cent_of_the_actual_class() -> None:
+    matrix = pd.DataFrame([[3, 1], [0, 0]], index=["a", "b"], columns=["a", "b"])
+    figure = drawn(figures.confusion_matrix(matrix, "title"))
+    axes = figure.axes[0]
+
+    assert [text.get_text() for text in axes.texts] == ["75.00", "25.00", "0.00", "0.00"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual")
+
+
+def test_the_example_names_what_it_is_and_what_it_was_taken_for() -> None:
+    probabilities = np.full(10, 0.02)
+    probabilities[7] = 0.82
+    image = tiny_examples(1, 0).images[0]
+    figure = drawn(figures.example_prediction(image, 1, probabilities, CLASSES, "title"))
+
+    assert figure.axes[0].get_title() == "actual 1, predicted 7"
+
+
+@pytest.mark.parametrize("count", [0, 1, 25])
+def test_the_sheet_of_mistakes_takes_any_number(count: int) -> None:
+    examples = tiny_examples(count, 0)
+    probabilities = np.full((count, 10), 0.1)
+    figure = drawn(
+        figures.mistakes(examples.images, examples.labels, probabilities, CLASSES, "title")
+    )
+
+    assert sum(bool(axes.images) for axes in figure.axes) == count
+
+
+def test_colour_images_can_be_drawn() -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+
+    drawn(figures.example_prediction(image, 0, np.eye(10)[0], CLASSES, "title"))
+
+
+def test_the_leaderboard_shows_test_validation_and_published_scores() -> None:
+    rows = pd.DataFrame(
+        {
+            "model": ["cnn", "nn"],
+            "seed": [0, 0],
+            "test_accuracy": [0.99, 0.98],
+            "validation_accuracy": [0.991, 0.979],
+        }
+    )
+    figure = drawn(figures.leaderboard(rows, {"cnn": [0.992, 0.993]}))
+    validation, test, published = figure.axes[0].collections
+
+    assert np.asarray(test.get_offsets())[:, 0].tolist() == [0.99, 0.98]
+    assert np.asarray(validation.get_offsets())[:, 0].tolist() == [0.991, 0.979]
+    assert np.asarray(published.get_offsets())[:, 0].tolist() == [0.992, 0.993]

@@ -1,0 +1,278 @@
+"""The whole pipeline by its commands, in a project of its own, on the tiny data set."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from conftest import Project
+from mlflow.entities import Run
+
+TRAININGS = ["cnn-0", "lm-0"]
+
+
+def client(project: Project) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+
+
+def runs(project: Project) -> dict[str, Run]:
+    """The finished runs of the project by name; later ones win."""
+    store = client(project)
+    experiment = store.get_experiment_by_name("tiny")
+    assert experiment is not None
+    found = store.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
+    return {run.info.run_name: run for run in reversed(found)}
+
+
+def artifacts(project: Project, run: Run, folder: str) -> set[str]:
+    listed = client(project).list_artifacts(run.info.run_id, folder)
+    return {Path(entry.path).name for entry in listed}
+
+
+def changed(project: Project) -> set[str]:
+    """The stages that `dvc repro` would run because something of theirs changed."""
+    return set(json.loads(project.must("dvc", "status", "--json")))
+
+
+def test_each_training_is_a_finished_run_with_its_history(trained: Project) -> None:
+    assert sorted(runs(trained)) == TRAININGS
+    for run in runs(trained).values():
+        for metric in (
+            "loss",
+            "accuracy",
+            "val_loss",
+            "val_accuracy",
+            "learning_rate",
+            "epoch_seconds",
+        ):
+            history = client(trained).get_metric_history(run.info.run_id, metric)
+            assert [entry.step for entry in history] == [0, 1], metric
+
+
+def test_a_run_says_where_it_comes_from(trained: Project) -> None:
+    run = runs(trained)["cnn-0"]
+    lock = yaml.safe_load((trained.root / "dvc.lock").read_text())
+    first = trained.must("git", "rev-list", "--max-parents=0", "HEAD").strip()
+
+    tags = run.data.tags
+    assert tags["dvc.data"] == lock["stages"]["split"]["outs"][0]["md5"]
+    assert (tags["git.commit"], tags["git.dirty"]) == (first, "false")
+    assert [tags[key] for key in ("dataset", "model", "recipe", "seed")] == [
+        "tiny",
+        "cnn",
+        "fast",
+        "0",
+    ]
+    assert run.inputs is not None
+    assert run.inputs.dataset_inputs[0].dataset.name == "tiny"
+
+
+def test_a_run_holds_parameters_test_metrics_and_artifacts(trained: Project) -> None:
+    run = runs(trained)["cnn-0"]
+
+    assert run.data.params["recipe.epochs"] == "2"
+    assert run.data.params["model.layers.hidden.units"] == "400"
+    assert run.data.params["seed"] == "0"
+    measured = json.loads((trained.root / "evaluations/cnn-0/metrics.json").read_text())
+    for name in ("loss", "accuracy", "precision", "recall", "f1", "f1_macro"):
+        assert run.data.metrics[f"test_{name}"] == pytest.approx(measured[f"test_{name}"])
+    assert any(name.startswith("system/cpu") for name in run.data.metrics)
+    assert artifacts(trained, run, "training") >= {
+        "config.yaml",
+        "history.csv",
+        "layers.csv",
+        "layers.png",
+        "curves.png",
+    }
+    assert artifacts(trained, run, "evaluation") >= {
+        "confusion_matrix.csv",
+        "per_class.csv",
+        "predictions.csv",
+    }
+    assert artifacts(trained, run, "evaluation/figures") == {
+        "confusion_matrix.png",
+        "worst_mistakes.png",
+        "example_prediction.png",
+    }
+
+
+def test_the_registry_names_the_present_models_and_the_champion(
+    trained: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = client(trained)
+    board = json.loads((trained.root / "reports/leaderboard.json").read_text())
+    best = max(board, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
+
+    for name in ("lm", "cnn"):
+        version = store.get_model_version_by_alias("tiny", name)
+        assert version.run_id == runs(trained)[f"{name}-0"].info.run_id
+    assert store.get_model_version_by_alias("tiny", "champion").run_id == best["run_id"]
+    assert len(store.search_model_versions("name = 'tiny'")) == 2
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets it; this takes it back
+    mlflow.set_tracking_uri(f"sqlite:///{trained.root / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/tiny@cnn")
+    images = np.load(trained.root / "data/split/test_images.npy")
+    labels = np.load(trained.root / "data/split/test_labels.npy")
+    accuracy = (np.asarray(model.predict(images)).argmax(axis=1) == labels).mean()
+    row = next(row for row in board if row["model"] == "cnn")
+    assert accuracy == pytest.approx(row["test_accuracy"])
+
+
+def test_the_leaderboard_tells_what_the_stages_measured(trained: Project) -> None:
+    board = json.loads((trained.root / "reports/leaderboard.json").read_text())
+
+    assert sorted(f"{row['model']}-{row['seed']}" for row in board) == TRAININGS
+    assert {row["model"]: row["parameters"] for row in board} == {"lm": 7_850, "cnn": 650_714}
+    for row in board:
+        run = runs(trained)[f"{row['model']}-0"]
+        assert row["run_id"] == run.info.run_id
+        assert row["test_accuracy"] == pytest.approx(run.data.metrics["test_accuracy"])
+        assert row["epochs"] == 2
+    page = (trained.root / "reports/leaderboard.md").read_text()
+    assert all(f"| {name} |" in page for name in TRAININGS)
+    figures = {path.name for path in (trained.root / "reports/figures").iterdir()}
+    assert figures == {"leaderboard.png", "accuracy_linear.png", "accuracy_convolutional.png"}
+
+
+def test_dvc_shows_the_same_metrics_and_the_plots(trained: Project) -> None:
+    shown = json.loads(trained.must("dvc", "metrics", "show", "--json"))
+    board = json.loads((trained.root / "reports/leaderboard.json").read_text())
+
+    files = shown[""]["data"]
+    for row in board:
+        name = f"evaluations/{row['model']}-0/metrics.json"
+        assert files[name]["data"]["test_accuracy"] == row["test_accuracy"]
+    trained.must("dvc", "plots", "show", "--out", "dvc_plots")
+    page = (trained.root / "dvc_plots/index.html").read_text()
+    assert "leaderboard.png" in page
+    assert "val_accuracy" in page
+
+
+def test_a_second_repro_runs_nothing(trained: Project) -> None:
+    said = trained.must("dvc", "repro")
+
+    assert "Running stage" not in said
+    assert trained.must("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("conf/model/cnn.yaml", "dropout: 0.25", "dropout: 0.5", {"train@cnn-0"}),
+        ("conf/model/cnn.yaml", "# Two convolutions", "# Still two convolutions", set()),
+        ("conf/model/dcnn.yaml", "dropout: 0.25", "dropout: 0.5", set()),
+        ("conf/recipe/notebook.yaml", "epochs: 20", "epochs: 21", set()),
+        ("conf/recipe/fast.yaml", "one_cycle", "constant", {"train@cnn-0", "train@lm-0"}),
+        ("params.yaml", "epochs: 2", "epochs: 3", {"train@cnn-0", "train@lm-0", "compare"}),
+        ("params.yaml", "seeds: [0]", "seeds: [0, 1]", {"compare"}),
+        ("conf/data/tiny.yaml", "split_seed: 42", "split_seed: 43", {"split"}),
+        ("conf/data/tiny.yaml", ".gz", "", set()),
+        ("src/image_classification/metrics.py", '"""', '""" ', {"evaluate@cnn-0", "evaluate@lm-0"}),
+    ],
+)
+def test_a_changed_knob_reruns_just_what_it_affects(
+    trained: Project, file: str, old: str, new: str, expected: set[str]
+) -> None:
+    try:
+        trained.edit(file, old, new)
+        found = changed(trained)
+    finally:
+        trained.restore()
+
+    # A stage that has never run is listed with its missing outputs; they are not re-runs.
+    assert {name for name in found if not name.endswith("-1")} == expected
+
+
+def test_a_changed_model_reruns_its_own_stages_and_the_old_one_comes_from_the_cache(
+    project: Project,
+) -> None:
+    project.must("dvc", "repro")
+    before = client(project).get_model_version_by_alias("tiny", "lm").run_id
+
+    project.edit("conf/model/lm.yaml", "family: linear", "family: linear\nfast: {batch_size: 64}")
+    said = project.must("dvc", "repro")
+
+    started = [line for line in said.splitlines() if line.startswith("Running stage")]
+    assert [line.split("'")[1] for line in started] == ["train@lm-0", "evaluate@lm-0", "compare"]
+    assert client(project).get_model_version_by_alias("tiny", "lm").run_id != before
+
+    project.restore()
+    said = project.must("dvc", "repro")
+
+    # Nothing is trained again, and the registry points at the first run again.
+    assert "Running stage 'train" not in said
+    assert client(project).get_model_version_by_alias("tiny", "lm").run_id == before
+
+
+def test_an_experiment_in_a_copy_reads_its_own_config_and_logs_to_the_project(
+    trained: Project,
+) -> None:
+    store = client(trained)
+    before = {
+        alias: store.get_model_version_by_alias("tiny", alias).version
+        for alias in ("lm", "cnn", "champion")
+    }
+    known = {run.info.run_id for run in runs(trained).values()}
+
+    trained.must(
+        *("dvc", "exp", "run", "--temp"),
+        *("-S", "recipe.epochs=1", "-S", "models=[cnn]", "-S", "conf/model/cnn.yaml:dropout=0.7"),
+    )
+
+    new = {name: run for name, run in runs(trained).items() if run.info.run_id not in known}
+    assert list(new) == ["cnn-0"]
+    params = new["cnn-0"].data.params
+    assert (params["recipe.epochs"], params["model.dropout"]) == ("1", "0.7")
+    after = {
+        alias: store.get_model_version_by_alias("tiny", alias).version
+        for alias in ("lm", "cnn", "champion")
+    }
+    assert after == before
+    assert changed(trained) == set()
+
+
+def test_a_sweep_stands_under_one_parent_and_leaves_dvc_alone(trained: Project) -> None:
+    trained.must("hydra", "-m", "model=lm,nn", "recipe=notebook", "recipe.epochs=1")
+
+    store = client(trained)
+    experiment = store.get_experiment_by_name("tiny")
+    assert experiment is not None
+    parents = store.search_runs([experiment.experiment_id], "tags.sweep = 'true'")
+    assert [run.info.status for run in parents] == ["FINISHED"]
+    children = store.search_runs(
+        [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parents[0].info.run_id}'"
+    )
+    assert sorted(run.info.run_name for run in children) == ["lm-0", "nn-0"]
+    assert {run.info.status for run in children} == {"FINISHED"}
+    assert {run.data.params["recipe.batch_size"] for run in children} == {"32"}
+    assert changed(trained) == set()
+    assert trained.must("git", "status", "--porcelain") == ""
+
+
+def test_mlflow_run_trains_one_model_with_any_knob(trained: Project) -> None:
+    said = trained.must(
+        *("mlflow", "run", ".", "--env-manager", "local", "-e", "train"),
+        *("-P", "model=lm", "-P", "recipe.epochs=1", "-P", "seed=5"),
+    )
+
+    run_id = said.rpartition("Run (ID '")[2].partition("'")[0]
+    run = client(trained).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["recipe.epochs"] == "1"
+    assert run.data.tags["seed"] == "5"
+    assert len(client(trained).get_metric_history(run_id, "val_accuracy")) == 1
+    assert changed(trained) == set()
+
+
+def test_mlflow_run_runs_the_whole_pipeline_with_any_knob(project: Project) -> None:
+    project.must(
+        *("mlflow", "run", ".", "--env-manager", "local"),
+        *("-P", "models=[lm]", "-P", "recipe=notebook", "-P", "recipe.epochs=1"),
+    )
+
+    board = json.loads((project.root / "reports/leaderboard.json").read_text())
+    assert [(row["model"], row["epochs"]) for row in board] == [("lm", 1)]
+    assert runs(project)["lm-0"].data.tags["recipe"] == "notebook"
