@@ -4,6 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTHON ?= python3
+PORT ?= 5000
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -17,23 +18,35 @@ setup: $(INSTALLED)  ## install the locked packages and this project into .venv/
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 		|| { echo "error: TensorFlow needs Python 3.11 to 3.13: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.13" >&2; exit 1; }
+	@# Debian keeps a part of venv in a package of its own, which root can have at once.
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV) \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update && apt-get install --yes python3-venv \
+			&& $(PYTHON) -m venv --clear $(VENV); } \
 		|| { echo "error: cannot make $(VENV)/; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[0-9.]*' requirements.lock)"
-	@# uv does not read pip's settings: hand it the package index that pip is set up with.
-	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(pip config get global.index-url 2>/dev/null)}}"; \
+	@awk '/^uv==/ {found = 1} found; found && !/\\$$/ {exit}' requirements.lock >$(VENV)/uv.lock
+	pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.lock
+	@# uv does not read pip's settings: hand it the package index and the certificates of pip.
+	setting() { pip config get "global.$$1" 2>/dev/null; }; \
+	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(setting index-url)}}"; \
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
-	uv pip sync --python $(VENV) --require-hashes --compile-bytecode --quiet requirements.lock \
+	certificates="$${SSL_CERT_FILE:-$${PIP_CERT:-$$(setting cert)}}"; \
+	if [ -n "$$certificates" ]; then export SSL_CERT_FILE="$$certificates"; fi; \
+	uv pip sync --python $(VENV) --require-hashes --build-constraints requirements.lock \
+		--compile-bytecode --quiet requirements.lock \
 	&& uv pip install --python $(VENV) --no-deps --no-build-isolation --quiet --editable .
 	@touch $@
 
 repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, compare
 	dvc repro
 	@cat reports/leaderboard.md
-	@printf '\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nFigures      reports/figures/ (comparison), models/ and evaluations/ (one folder a training)\nRuns         make ui   (MLflow at http://127.0.0.1:5000)\n'
+	@printf '\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nFigures      reports/figures/ (comparison), models/ and evaluations/ (one folder a training)\nRuns         make ui   (MLflow at http://127.0.0.1:$(PORT))\n'
 
 ui: $(INSTALLED)  ## look at the runs and the registered models in MLflow
-	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+	@case "$$MLFLOW_TRACKING_URI" in \
+		http*) echo "The runs are at $$MLFLOW_TRACKING_URI" ;; \
+		*) mlflow ui --host 127.0.0.1 --port $(PORT) \
+			--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
+	esac
 
 test: $(INSTALLED)  ## run the tests (no network needed)
 	pytest --numprocesses 2 --dist loadgroup

@@ -32,6 +32,12 @@ for variable in TOOLS:
     os.environ.pop(variable, None)
 
 
+@pytest.fixture(autouse=True)
+def no_store_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow writes the store it is told into the environment; pytest takes it back afterwards."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+
+
 @pytest.fixture
 def compose() -> Iterator[Compose]:
     """The real conf/ and params.yaml with these overrides, as a stage gets them."""

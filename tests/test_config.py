@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from conftest import ROOT, Compose
 from omegaconf.errors import OmegaConfBaseException
@@ -15,7 +17,7 @@ def test_every_model_composes_with_every_recipe(compose: Compose, model: str, re
 
     assert config.model.name == model
     assert config.recipe.name == recipe
-    assert config.training_dir == f"models/{model}-0"
+    assert config.output_dir == "out"
 
 
 def test_the_notebook_recipe_is_the_studys_for_every_model(compose: Compose) -> None:
@@ -26,8 +28,18 @@ def test_the_notebook_recipe_is_the_studys_for_every_model(compose: Compose) -> 
     }
 
 
-def test_a_model_that_says_nothing_of_the_fast_recipe_has_one(compose: Compose) -> None:
-    assert compose("model=lm", "recipe=fast").recipe.epochs >= 1
+def test_the_fast_recipe_is_each_models_own(compose: Compose) -> None:
+    for model in MODELS:
+        config = compose(f"model={model}", "recipe=fast")
+        assert config.recipe.epochs == config.model.fast.epochs
+        assert config.recipe.learning_rate == config.model.fast.learning_rate
+
+
+def test_a_model_may_not_take_an_alias_of_the_registry(compose: Compose) -> None:
+    config = compose("model=lm").model
+
+    with pytest.raises(UserError, match=r"model\.name: must be none of champion"):
+        replace(config, name="champion")
 
 
 def test_the_command_line_wins_over_params_yaml_and_params_yaml_over_conf() -> None:

@@ -109,12 +109,31 @@ def test_a_broken_archive_is_only_this_mirrors_failure(
     assert len(list(paths.RAW.iterdir())) == 4
 
 
+@pytest.mark.parametrize("place", [20, -20])
+def test_a_corrupted_archive_is_only_this_mirrors_failure(
+    config: Config, mirror: Mirror, tmp_path: Path, place: int
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in config.data.files.values():
+        packed = bytearray((mirror.folder / f"{file.name}.gz").read_bytes())
+        packed[place] ^= 0xFF
+        (broken / f"{file.name}.gz").write_bytes(packed)
+    config.data.mirrors = [f"file://{broken}/{{name}}.gz", *config.data.mirrors]
+
+    download(config)
+
+    assert len(list(paths.RAW.iterdir())) == 4
+
+
 def test_when_all_mirrors_fail_each_is_listed_with_its_cause(config: Config) -> None:
     config.data.mirrors = [
         "file:///nowhere/{name}",
         "gopher://x/{name}",
         "http://127.0.0.1:9/{name}",
     ]
+
+    config.data.mirrors += ["file:///nowhere/{nmae}"]
 
     with pytest.raises(UserError) as error:
         download(config)
@@ -123,6 +142,7 @@ def test_when_all_mirrors_fail_each_is_listed_with_its_cause(config: Config) -> 
     assert "file:///nowhere/{name}: [Errno 2] No such file" in text
     assert "gopher://x/{name}: a mirror starts with" in text
     assert "http://127.0.0.1:9/{name}: no connection" in text
+    assert "file:///nowhere/{nmae}: 'nmae'" in text
 
 
 def test_what_is_there_already_is_not_fetched_again(config: Config) -> None:

@@ -54,6 +54,13 @@ def test_one_knob_sets_the_rate_of_every_dropout_layer(compose: Compose) -> None
     assert [model.get_layer(f"dropout_{i}").rate for i in (1, 2)] == [0.5, 0.5]
 
 
+def test_a_model_that_forgets_to_flatten_is_named(compose: Compose) -> None:
+    config = compose("model=nn", "~model.layers.flatten").model
+
+    with pytest.raises(UserError, match=r"conf/model/nn\.yaml: the output has the shape"):
+        models.build(config, (28, 28, 1), classes=10)
+
+
 def test_other_images_and_classes_fit_the_same_description(compose: Compose) -> None:
     model = models.build(compose("model=cnn").model, (32, 48, 3), classes=4)
 

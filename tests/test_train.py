@@ -55,9 +55,9 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(
 
 
 def test_train_and_evaluate_agree(workspace: Path, compose: Compose) -> None:
-    config = tiny(compose, "model=cnn", "output_dir=agree/training")
+    config = tiny(compose, "model=cnn", "output_dir=models/cnn-0")
     training = train(config)
-    config.training_dir, config.output_dir = "agree/training", "agree/evaluation"
+    config.output_dir = "evaluations/cnn-0"
     evaluation = evaluate(config)
 
     last = training.history.iloc[-1]
@@ -69,7 +69,7 @@ def test_train_and_evaluate_agree(workspace: Path, compose: Compose) -> None:
     assert evaluation.metrics["test_accuracy"] == pytest.approx(accuracy)
     assert evaluation.metrics["test_loss"] == pytest.approx(loss, rel=1e-4)
 
-    predictions = pd.read_csv("agree/evaluation/predictions.csv", index_col="example")
+    predictions = pd.read_csv("evaluations/cnn-0/predictions.csv", index_col="example")
     hits = (predictions["actual"] == predictions["predicted"]).mean()
     assert hits == pytest.approx(accuracy)
     np.testing.assert_allclose(
@@ -109,15 +109,15 @@ def test_a_training_without_data_starts_no_run(
 
 
 def test_evaluating_a_run_that_mlflow_lost_says_so(workspace: Path, compose: Compose) -> None:
-    config = tiny(compose, "model=lm", "output_dir=lost/training")
+    config = tiny(compose, "model=lm", "output_dir=models/lm-0")
     training = train(config)
     mlflow.MlflowClient()._tracking_client.store._hard_delete_run(training.run_id)
-    config.training_dir, config.output_dir = "lost/training", "lost/evaluation"
+    config.output_dir = "evaluations/lm-0"
 
     with pytest.raises(UserError, match=f"does not hold run {training.run_id}"):
         evaluate(config)
 
 
 def test_evaluating_what_was_not_trained_says_so(workspace: Path, compose: Compose) -> None:
-    with pytest.raises(UserError, match="nowhere holds no training"):
-        evaluate(compose("training_dir=nowhere"))
+    with pytest.raises(UserError, match="models/dcnn-9 holds no training"):
+        evaluate(compose("model=dcnn", "seed=9"))

@@ -24,7 +24,8 @@ CHAMPION = "champion"
 @entry_point
 def main(config: Config) -> None:
     """Compare the trainings of all models and seeds."""
-    print(compare(config).page)
+    champion, *_ = compare(config).entries
+    print(f"champion by validation: {champion.name}; see {paths.REPORTS}/leaderboard.md")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Comparison:
 class _Result:
     """What the stages left of one training."""
 
+    name: str
     model: str
     seed: int
     family: str
@@ -59,10 +61,10 @@ def compare(config: Config) -> Comparison:
 
     run_ids = [result.training["run_id"] for result in results]
     versions = tracking.register(config.data.name, run_ids)
-    entries = leaderboard.ranked(_entry(result, versions) for result in results)
+    published = config.data.published
+    entries = leaderboard.ranked(_entry(result, versions, published) for result in results)
     page = leaderboard.markdown(
         entries,
-        config.data.published,
         title=f"Leaderboard: {config.data.name}",
         note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} training(s) a model; "
         "test scores took no part in the order.",
@@ -77,22 +79,25 @@ def compare(config: Config) -> Comparison:
 def _read(model: str, seed: int) -> _Result:
     import pandas as pd
 
-    name = f"{model}-{seed}"
+    name = paths.training_name(model, seed)
     training, evaluation = paths.MODELS / name, paths.EVALUATIONS / name
     try:
         return _Result(
+            name=name,
             model=model,
             seed=seed,
-            family=yaml.safe_load((training / "config.yaml").read_text())["model"]["family"],
-            training=json.loads((training / "training.json").read_text()),
-            metrics=json.loads((evaluation / "metrics.json").read_text()),
-            history=pd.read_csv(training / "history.csv"),
+            family=yaml.safe_load((training / paths.CONFIG_FILE).read_text())["model"]["family"],
+            training=json.loads((training / paths.TRAINING_FILE).read_text()),
+            metrics=json.loads((evaluation / paths.METRICS_FILE).read_text()),
+            history=pd.read_csv(training / paths.HISTORY_FILE),
         )
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro evaluate@{name}`") from error
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{training} or {evaluation} is damaged: run `dvc repro`") from error
 
 
-def _entry(result: _Result, versions: dict[str, int]) -> Entry:
+def _entry(result: _Result, versions: dict[str, int], published: dict[str, list[float]]) -> Entry:
     return Entry(
         model=result.model,
         seed=result.seed,
@@ -106,6 +111,7 @@ def _entry(result: _Result, versions: dict[str, int]) -> Entry:
         fit_seconds=result.training["fit_seconds"],
         run_id=result.training["run_id"],
         version=versions[result.training["run_id"]],
+        published_test_accuracy=published.get(result.model, []),
     )
 
 
@@ -125,24 +131,17 @@ def _write(comparison: Comparison, results: list[_Result], config: Config) -> No
     (paths.REPORTS / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
     (paths.REPORTS / "leaderboard.md").write_text(comparison.page)
 
-    names = [f"{result.model}-{result.seed}" for result in results]
-    curves = pd.concat(
-        [result.history.assign(training=name) for name, result in zip(names, results, strict=True)]
-    )
+    curves = pd.concat([result.history.assign(training=result.name) for result in results])
     curves.to_csv(paths.REPORTS / "curves.csv", index=False)
 
     figures.leaderboard(pd.DataFrame(rows), config.data.published).savefig(
         folder / "leaderboard.png"
     )
     for family in dict.fromkeys(result.family for result in results):
-        members = {
-            name: result
-            for name, result in zip(names, results, strict=True)
-            if result.family == family
-        }
+        members = [result for result in results if result.family == family]
         figure = figures.accuracy_by_epoch(
-            {name: member.history for name, member in members.items()},
-            {name: member.metrics["test_accuracy"] for name, member in members.items()},
+            {member.name: member.history for member in members},
+            {member.name: member.metrics["test_accuracy"] for member in members},
             title=f"Accuracy by epoch: {family}",
         )
         figure.savefig(folder / f"accuracy_{family.replace(' ', '_')}.png")

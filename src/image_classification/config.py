@@ -59,11 +59,11 @@ class DataConfig:
 
 @dataclass
 class FastConfig:
-    """How the recipe `fast` trains a model that does not say."""
+    """How the recipe `fast` trains a model."""
 
-    epochs: int = 6
-    batch_size: int = 128
-    learning_rate: float = 0.003
+    epochs: int
+    batch_size: int
+    learning_rate: float
 
 
 @dataclass
@@ -72,11 +72,14 @@ class ModelConfig:
 
     name: str
     layers: dict[str, dict[str, Any]]  # layer name: {type: a Keras layer, its arguments}
+    fast: FastConfig
     family: str = "${model.name}"  # models of one family share a figure
     dropout: float = 0.0  # rate of the Dropout layers that say none
-    fast: FastConfig = field(default_factory=FastConfig)
 
     def __post_init__(self) -> None:
+        # Models are addressed by their names in the registry, beside `champion`.
+        taken = self.name == "champion" or re.fullmatch(r"latest|v\d+", self.name, re.IGNORECASE)
+        _require(not taken, "model.name", "none of champion, latest, v1, v2, ...", self)
         _require(0 <= self.dropout < 1, "model.dropout", "from 0 to below 1", self)
         for name, layer in self.layers.items():
             if "type" not in layer:
@@ -90,10 +93,10 @@ class RecipeConfig:
     name: str
     epochs: int
     batch_size: int
-    learning_rate: float  # the highest of the schedule
+    learning_rate: float
     schedule: str  # constant, one_cycle
-    warm_up: float = 0.25  # of one cycle: the part in which the learning rate rises
-    steps_per_execution: int = 20  # steps in one call of TensorFlow: small models gain
+    warm_up: float
+    steps_per_execution: int
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "steps_per_execution"):
@@ -114,7 +117,6 @@ class Config:
     models: list[str]
     seeds: list[int]
     seed: int
-    training_dir: str
     output_dir: str
 
     def __post_init__(self) -> None:
@@ -235,7 +237,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, yaml.YAMLError):
         return "not valid YAML: " + " ".join(str(error).split())
     if isinstance(error, OSError):
-        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+        return f"{error.filename or Path.cwd()}: {error.strerror or error}"
     if type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
         return "MLflow: " + str(error).partition("\n")[0]
     return None

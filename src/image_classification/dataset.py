@@ -29,7 +29,10 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """What stage `split` made; the arrays stay on disk until they are read."""
+    """What stage `split` made; the arrays stay on disk until they are read.
+
+    `origin` is what the function of that name said of the configuration it was made from.
+    """
 
     train: Examples
     validation: Examples
@@ -66,12 +69,19 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def save_split(folder: Path, parts: dict[str, Examples], origin: dict[str, object]) -> None:
-    """Write `{part}_images.npy` and `{part}_labels.npy` for each part, and where they come from."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, examples in parts.items():
-        np.save(folder / f"{part}_images.npy", examples.images, allow_pickle=False)
-        np.save(folder / f"{part}_labels.npy", examples.labels, allow_pickle=False)
-    (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+    """Write `{part}_images.npy` and `{part}_labels.npy` for each part, and where they come from.
+
+    Raises:
+        UserError: the folder can't be written, or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, examples in parts.items():
+            np.save(folder / f"{part}_images.npy", examples.images, allow_pickle=False)
+            np.save(folder / f"{part}_labels.npy", examples.labels, allow_pickle=False)
+        (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder} can't be written: {error.strerror or error}") from error
 
 
 def load_split(folder: Path) -> Split:
@@ -91,7 +101,7 @@ def load_split(folder: Path) -> Split:
         origin = json.loads((folder / "origin.json").read_text())
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro split`") from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise UserError(f"{folder} is damaged ({error}): run `dvc repro --force split`") from error
     return Split(**parts, origin=origin)
 

@@ -3,11 +3,11 @@
 import gzip
 import hashlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +47,7 @@ def download(config: Config) -> dict[str, Path]:
             with _open_mirror(mirror) as fetch:
                 for file in missing:
                     _fetch(fetch, file, folder)
-        except (MirrorError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except (MirrorError, *READING_ERRORS) as error:
             cause = " ".join(str(error).split())[:200]
             failures.append(f"{mirror}: {cause}")
             print(f"mirror failed: {failures[-1]}", file=sys.stderr)
@@ -64,6 +64,9 @@ def download(config: Config) -> dict[str, Path]:
 class MirrorError(Exception):
     """This mirror does not have the file; the next one may."""
 
+
+# What a mirror with other contents than promised makes the readers of archives and pages raise.
+READING_ERRORS = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
 
 Fetch = Callable[[str], BinaryIO]
 """Opens a file of the mirror, by its name in the data set, for reading its unpacked contents."""
@@ -84,13 +87,22 @@ def _fetch(fetch: Fetch, file: FileConfig, folder: Path) -> None:
     part = folder / f"{file.name}.part"
     try:
         with fetch(file.name) as source, part.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+            while piece := source.read(1 << 20):
+                _write(target, piece)
         digest = _sha256(part)
         if digest != file.sha256:
             raise MirrorError(f"{file.name} has SHA-256 {digest}, expected {file.sha256}")
         part.replace(folder / file.name)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _write(target: BinaryIO, piece: bytes) -> None:
+    try:
+        target.write(piece)
+        target.flush()
+    except OSError as error:  # not the mirror's fault: the next one would fare no better
+        raise UserError(f"{target.name}: {error.strerror}") from error
 
 
 @contextmanager
@@ -181,7 +193,7 @@ def _pip_index() -> tuple[str | None, str | None]:
 def _member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
     """The archive's file of that name; a dot in it (`train-images.idx3-ubyte`) counts as a dash."""
     for member in archive.namelist():
-        if Path(member).name.replace(".", "-") == name:
+        if Path(member).name.replace(".", "-") == name.replace(".", "-"):
             return archive.open(member)  # type: ignore[return-value]  # a ZipExtFile reads like any
     raise MirrorError(f"the archive has no {name}")
 

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,6 @@ from image_classification.config import Config, entry_point
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
 
-if TYPE_CHECKING:
-    import keras
-
-BATCH = 1000  # images predicted at once
 MISTAKES = 25  # on the sheet of the worst
 
 
@@ -25,7 +20,7 @@ def main(config: Config) -> None:
     """Evaluate one training."""
     evaluation = evaluate(config)
     accuracy = evaluation.metrics["test_accuracy"]
-    print(f"{config.training_dir}: test accuracy {accuracy:.4f}, details in {config.output_dir}")
+    print(f"test accuracy {accuracy:.4f}, details in {config.output_dir}")
 
 
 @dataclass(frozen=True)
@@ -41,24 +36,26 @@ class Evaluation:
 
 
 def evaluate(config: Config) -> Evaluation:
-    """Evaluate the model in `training_dir`, write to `output_dir`, log to the run that trained it.
+    """Evaluate the pipeline's training of a model and seed; log to the run that trained it.
 
     Raises:
-        UserError: there is no such training or no split; MLflow can't be reached or does not hold
-            the run.
+        UserError: there is no such training or no split, or one made from other data; MLflow
+            can't be reached or does not hold the run.
     """
     split = dataset.load_split(paths.SPLIT)
-    training = _read_training(Path(config.training_dir))
+    dataset.require_origin(split, config.data)
+    source = paths.MODELS / paths.training_name(config.model.name, config.seed)
+    training = _read_training(source)
     folder = Path(config.output_dir)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     import keras  # TensorFlow and MLflow take seconds to import
 
-    from image_classification import metrics, tracking
+    from image_classification import metrics, models, tracking
 
-    model = keras.saving.load_model(Path(config.training_dir) / "model.keras", compile=False)
-    validation = predict(model, split.validation)
-    test = predict(model, split.test)
+    model = keras.saving.load_model(source / paths.MODEL_FILE, compile=False)
+    validation = models.predict(model, split.validation.images)
+    test = models.predict(model, split.test.images)
     values = {
         f"{part}_{name}": value
         for part, examples, probabilities in (
@@ -69,19 +66,14 @@ def evaluate(config: Config) -> Evaluation:
     }
     evaluation = Evaluation(values, test)
     _write(evaluation, split.test, config, folder)
+    _draw_training(source, config.model.name, folder / "figures")
     tracking.log_evaluation(config.data.name, training["run_id"], values, folder)
     return evaluation
 
 
-def predict(model: "keras.Model", examples: Examples) -> NDArray[np.float32]:
-    """The model's probabilities for each image, float32 (n, classes)."""
-    probabilities = model.predict(np.asarray(examples.images), batch_size=BATCH, verbose=0)
-    return np.asarray(probabilities, np.float32)
-
-
 def _read_training(folder: Path) -> dict[str, str]:
     try:
-        training: dict[str, str] = json.loads((folder / "training.json").read_text())
+        training: dict[str, str] = json.loads((folder / paths.TRAINING_FILE).read_text())
     except FileNotFoundError as error:
         raise UserError(
             f"{folder} holds no training: run `dvc repro` or set training_dir"
@@ -99,7 +91,7 @@ def _write(evaluation: Evaluation, test: Examples, config: Config, folder: Path)
     predicted = probabilities.argmax(axis=1)
 
     text = json.dumps(evaluation.metrics, indent=2)
-    (folder / "metrics.json").write_text(text + "\n")
+    (folder / paths.METRICS_FILE).write_text(text + "\n")
     predictions = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in classes])
     predictions.insert(0, "actual", np.take(classes, labels))
     predictions.insert(1, "predicted", np.take(classes, predicted))
@@ -118,6 +110,18 @@ def _write(evaluation: Evaluation, test: Examples, config: Config, folder: Path)
         test.images[0], int(labels[0]), probabilities[0], classes, title
     )
     example.savefig(folder / "figures/example_prediction.png")
+
+
+def _draw_training(source: Path, title: str, folder: Path) -> None:
+    """Here and not where it was trained, so that another look needs no other training."""
+    import pandas as pd
+
+    from image_classification import figures
+
+    history = pd.read_csv(source / paths.HISTORY_FILE)
+    figures.loss_and_accuracy(history, title).savefig(folder / "loss_and_accuracy.png")
+    layers = pd.read_csv(source / paths.LAYERS_FILE)
+    figures.layer_table(layers, title).savefig(folder / "layers.png")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The leaderboard: entries in, ranks and a page of Markdown out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from image_classification import paths
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,12 @@ class Entry:
     fit_seconds: float
     run_id: str
     version: int  # of the registered model
+    published_test_accuracy: Sequence[float] = ()  # one a published training of the model
 
     @property
     def name(self) -> str:
         """The training's name, as its folders and its run bear it."""
-        return f"{self.model}-{self.seed}"
+        return paths.training_name(self.model, self.seed)
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
@@ -32,22 +35,19 @@ def ranked(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (-entry.validation_accuracy, entry.validation_loss))
 
 
-def best_by_model(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """The best training of each model, in the order of `ranked`."""
+def best_by_model(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """The first entry of each model; of entries that are `ranked`, its best."""
     best: dict[str, Entry] = {}
-    for entry in ranked(entries):
+    for entry in entries:
         best.setdefault(entry.model, entry)
     return best
 
 
-def markdown(
-    entries: Sequence[Entry], published: Mapping[str, Sequence[float]], title: str, note: str
-) -> str:
+def markdown(entries: Sequence[Entry], title: str, note: str) -> str:
     """The leaderboard as a page.
 
     Args:
         entries: in the order they shall stand; the first is the champion.
-        published: test accuracies by model, one a published training.
         title: of the page.
         note: a line on how the results were obtained.
     """
@@ -61,7 +61,7 @@ def markdown(
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for entry in entries:
-        scores = ", ".join(f"{score:.4f}" for score in published.get(entry.model, [])) or "-"
+        scores = ", ".join(f"{score:.4f}" for score in entry.published_test_accuracy) or "-"
         lines.append(
             f"| {entry.name} | {entry.parameters:,} | {entry.validation_accuracy:.4f} "
             f"| {entry.test_accuracy:.4f} | {scores} "

@@ -12,7 +12,7 @@ def main() -> None:
     command = pipeline(arguments) if entry_point == "pipeline" else train(arguments)
     if entry_point == "pipeline":
         # Else all the pipeline's trainings would log to the one run that `mlflow run` opened.
-        del os.environ["MLFLOW_RUN_ID"]
+        os.environ.pop("MLFLOW_RUN_ID", None)
     os.execv(sys.executable, [sys.executable, "-m", *command])
 
 

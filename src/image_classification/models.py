@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from image_classification.config import ModelConfig
 from image_classification.errors import UserError
+
+PREDICTION_BATCH = 1000  # images at once; any number gives the same results
 
 
 def build(config: ModelConfig, image_shape: Sequence[int], classes: int) -> keras.Model:
@@ -33,9 +37,29 @@ def build(config: ModelConfig, image_shape: Sequence[int], classes: int) -> kera
         keras.layers.Dense(classes, activation="softmax", name="probabilities"),
     ]
     try:
-        return keras.Sequential(layers, name=config.name)
+        model = keras.Sequential(layers, name=config.name)
     except ValueError as error:
         raise UserError(f"conf/model/{config.name}.yaml: {_first_line(error)}") from error
+    if model.output_shape != (None, classes):
+        raise UserError(
+            f"conf/model/{config.name}.yaml: the output has the shape {model.output_shape[1:]} "
+            f"for an image, not ({classes},): the last layers should begin with a Flatten"
+        )
+    return model
+
+
+def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The model's probabilities for each image.
+
+    Args:
+        model: from `build`.
+        images: (n, height, width, channels).
+
+    Returns:
+        (n, classes), rows that sum to 1.
+    """
+    probabilities = model.predict(np.asarray(images), batch_size=PREDICTION_BATCH, verbose=0)
+    return np.asarray(probabilities, np.float32)
 
 
 def layer_table(model: keras.Model) -> list[dict[str, Any]]:
@@ -57,7 +81,7 @@ def _layer(config: ModelConfig, name: str) -> keras.Layer:
     type_name = arguments.pop("type")
     if type_name == "Dropout":
         arguments.setdefault("rate", config.dropout)
-    layer_class = getattr(keras.layers, type_name, None)
+    layer_class = getattr(keras.layers, str(type_name), None)
     # A Lambda would carry code in the saved model.
     if not isinstance(layer_class, type) or type_name == "Lambda":
         raise UserError(f"{where}: Keras has no layer {type_name} that a saved model may hold")

@@ -15,6 +15,20 @@ EVALUATIONS = Path("evaluations")
 REPORTS = Path("reports")
 
 
+# What the stages leave in a training's folder of MODELS and of EVALUATIONS.
+MODEL_FILE = "model.keras"
+HISTORY_FILE = "history.csv"
+LAYERS_FILE = "layers.csv"
+TRAINING_FILE = "training.json"
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.json"
+
+
+def training_name(model: str, seed: int) -> str:
+    """The name of a training: of its run, and of its folders."""
+    return f"{model}-{seed}"
+
+
 def project_root() -> Path:
     """The project that the working folder lies in, the nearest one, so that a copy is its own.
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from image_classification.config import RecipeConfig
 from image_classification.dataset import Examples
-
-VALIDATION_BATCH = 1000  # images; any number gives the same metrics
+from image_classification.models import PREDICTION_BATCH
 
 
 class ShuffledBatches(keras.utils.PyDataset):
@@ -129,7 +128,7 @@ def fit_in_order(
         batches,
         epochs=epochs,
         validation_data=tuple(validation),
-        validation_batch_size=VALIDATION_BATCH,
+        validation_batch_size=PREDICTION_BATCH,
         callbacks=[new_order, record],
         shuffle=False,  # else Keras shuffles the batches of a PyDataset among themselves
         verbose=2,

@@ -85,7 +85,8 @@ def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_location=artifacts)
+            tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view of it
+            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -99,6 +100,7 @@ def _initialise(database: Path) -> None:
         return
     fresh = database.with_name(f"{database.name}.{os.getpid()}")
     try:
+        fresh.touch()  # fails at once where MLflow would try for minutes
         # In a process of its own, so that no connection to this name outlives it.
         subprocess.run(
             [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{fresh}"],
@@ -109,10 +111,14 @@ def _initialise(database: Path) -> None:
     except FileExistsError:
         pass  # another process was faster, and its database is complete
     except subprocess.CalledProcessError as error:
-        cause = error.stderr.decode().strip().rpartition("\n")[2]
+        said = error.stderr.decode().strip().splitlines()
+        cause = next((line for line in said if "Error" in line), said[-1])
         raise UserError(f"{database} can't be made: {cause}") from error
+    except OSError as error:
+        raise UserError(f"{database} can't be made: {error.strerror}") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink()
 
 
 def _close_abandoned(client: mlflow.MlflowClient, experiment_id: str) -> None:
@@ -129,7 +135,8 @@ def _close_abandoned(client: mlflow.MlflowClient, experiment_id: str) -> None:
 
 def _lives(pid: int, started: str) -> bool:
     try:
-        return str(psutil.Process(pid).create_time()) == started
+        # Not to the second: the clock that it is computed from may have been set meanwhile.
+        return bool(abs(psutil.Process(pid).create_time() - float(started)) < 60)
     except psutil.NoSuchProcess:
         return False
 
@@ -192,7 +199,9 @@ def training_run(config: Config, data_hash: str) -> Iterator[str]:
     if SWEEP_RUN in os.environ:
         tags[MLFLOW_PARENT_RUN_ID] = os.environ[SWEEP_RUN]
     run = mlflow.start_run(
-        run_name=f"{config.model.name}-{config.seed}", tags=tags, log_system_metrics=True
+        run_name=paths.training_name(config.model.name, config.seed),
+        tags=tags,
+        log_system_metrics=True,
     )
     with _ending(run):
         mlflow.set_tags(tags)  # start_run passes over them where `mlflow run` has made the run
@@ -211,7 +220,7 @@ def start_sweep(experiment: str, name: str) -> str:
 
 
 def end_sweep(run_id: str, complete: bool) -> None:
-    """Close a sweep's run: FINISHED when all its jobs were done, else KILLED."""
+    """Close a sweep's run: FINISHED when all its jobs were done, KILLED when it stopped before."""
     mlflow.MlflowClient().set_terminated(run_id, "FINISHED" if complete else "KILLED")
 
 
@@ -285,6 +294,8 @@ def _logged_model(client: mlflow.MlflowClient, run_id: str) -> str:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         raise UserError(
             f"MLflow at {mlflow.get_tracking_uri()} does not hold run {run_id}, which trained this "
             "model: set MLFLOW_TRACKING_URI to where it is, or train again with `dvc repro --force`"

@@ -4,6 +4,7 @@ By hand: `hydra model=cnn`, or a sweep: `hydra -m model=nn,cnn seed=0,1`.
 """
 
 import json
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -16,25 +17,28 @@ import yaml
 from image_classification import dataset, paths
 from image_classification.config import Config, defining, entry_point
 from image_classification.dataset import Split
+from image_classification.errors import UserError
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
 
 INPUT_EXAMPLE = 5  # images that come with the logged model
+SPACE = 32 * 2**20  # bytes that a training needs on the disk, with room to spare
 
 
 @entry_point
 def main(config: Config) -> None:
     """Train one model."""
     training = train(config)
-    print(f"{config.model.name}-{config.seed} is in {config.output_dir}, run {training.run_id}")
+    print(f"{training.name} is in {config.output_dir}, run {training.run_id}")
 
 
 @dataclass(frozen=True)
 class Training:
     """What a training came to; the rows of `history` are those of recipes.EpochRecord."""
 
+    name: str
     run_id: str
     model: "keras.Model"
     history: "pd.DataFrame"
@@ -66,7 +70,8 @@ def train(config: Config) -> Training:
             config.model, config.data.image_shape, classes=len(config.data.classes)
         )
         history, seconds = fit(model, config, split)
-        training = Training(run_id, model, history, seconds)
+        name = paths.training_name(config.model.name, config.seed)
+        training = Training(name, run_id, model, history, seconds)
         _write(training, config, folder)
         tracking.log_data(config.data.name, split.train, paths.SPLIT, data_hash)
         example = np.asarray(split.validation.images[:INPUT_EXAMPLE])
@@ -95,36 +100,36 @@ def fit(model: "keras.Model", config: Config, split: Split) -> "tuple[pd.DataFra
 
 def _writable(folder: Path) -> Path:
     """Find out before the training that its results can be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            os.posix_fallocate(probe.fileno(), 0, SPACE)
+    except OSError as error:
+        way_out = "free some space or choose another folder with hydra.run.dir=…"
+        raise UserError(f"{folder}: {error.strerror}: {way_out}") from error
+    return folder
 
 
 def _summary(training: Training) -> dict[str, float]:
-    last = training.history.iloc[-1]
     return {
         "parameters": training.model.count_params(),
         "epochs": len(training.history),
         "fit_seconds": training.fit_seconds,
-        "validation_loss": float(last["val_loss"]),
-        "validation_accuracy": float(last["val_accuracy"]),
     }
 
 
 def _write(training: Training, config: Config, folder: Path) -> None:
     import pandas as pd
 
-    from image_classification import figures, models
+    from image_classification import models
 
-    training.model.save(folder / "model.keras")
-    training.history.to_csv(folder / "history.csv", index=False)
-    summary = {"run_id": training.run_id, **_summary(training)}
-    (folder / "training.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (folder / "config.yaml").write_text(yaml.safe_dump(defining(config), sort_keys=False))
+    training.model.save(folder / paths.MODEL_FILE)
+    training.history.to_csv(folder / paths.HISTORY_FILE, index=False)
     layers = pd.DataFrame(models.layer_table(training.model))
-    layers.to_csv(folder / "layers.csv", index=False)
-    figures.layer_table(layers, config.model.name).savefig(folder / "layers.png")
-    figures.loss_and_accuracy(training.history, config.model.name).savefig(folder / "curves.png")
+    layers.to_csv(folder / paths.LAYERS_FILE, index=False)
+    (folder / paths.CONFIG_FILE).write_text(yaml.safe_dump(defining(config), sort_keys=False))
+    summary = {"run_id": training.run_id, **_summary(training)}
+    (folder / paths.TRAINING_FILE).write_text(json.dumps(summary, indent=2) + "\n")
 
 
 if __name__ == "__main__":
