@@ -1,5 +1,6 @@
 """The real configuration, shrunk; a tiny data set; a project to run whole commands in."""
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -10,14 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
-from omegaconf import open_dict
 
 from image_classification import config as configuration
 from image_classification.config import Config
@@ -42,17 +41,11 @@ def no_store_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
 def compose() -> Iterator[Compose]:
     """The real conf/ and params.yaml with these overrides, as a stage gets them."""
 
-    def compose_config(*overrides: str) -> Config:
-        params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            arguments = configuration.with_params(["output_dir=out", *overrides], params)
-            composed = hydra.compose("config", arguments, return_hydra_config=True)
-        HydraConfig.instance().set_config(composed)
-        with open_dict(composed):
-            del composed["hydra"]
-        return configuration.typed(composed)
+    def compose_real(*overrides: str) -> Config:
+        with contextlib.chdir(ROOT):
+            return configuration.compose(*overrides)
 
-    yield compose_config
+    yield compose_real
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None
 

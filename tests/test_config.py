@@ -17,7 +17,7 @@ def test_every_model_composes_with_every_recipe(compose: Compose, model: str, re
 
     assert config.model.name == model
     assert config.recipe.name == recipe
-    assert config.output_dir == "out"
+    assert config.output_dir == "outputs"
 
 
 def test_the_notebook_recipe_is_the_studys_for_every_model(compose: Compose) -> None:

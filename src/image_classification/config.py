@@ -20,8 +20,9 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from image_classification import paths
@@ -144,6 +145,24 @@ def typed(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), untyped))
     assert isinstance(config, Config)
     return config
+
+
+def compose(*overrides: str) -> Config:
+    """The configuration that a command with these overrides gets, for use from Python.
+
+    Raises:
+        UserError: the working folder lies in no project, or a value is out of its bounds.
+        HydraException, OmegaConfBaseException: there is no such file, key or type of value.
+    """
+    root = paths.project_root()
+    params = yaml.safe_load((root / paths.PARAMS).read_text())
+    with hydra.initialize_config_dir(str(root / paths.CONF), version_base="1.3"):
+        arguments = with_params(["output_dir=outputs", *overrides], params)
+        composed = hydra.compose("config", arguments, return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)  # conf/config.yaml takes the groups' names from it
+    with open_dict(composed):
+        del composed["hydra"]
+    return typed(composed)
 
 
 def defining(config: Config) -> dict[str, Any]:
