@@ -8,7 +8,7 @@ PORT ?= 5000
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test test-real lint lock clean
+.PHONY: help setup repro ui test test-real lint bench bench-quick lock clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,12 @@ lint: $(INSTALLED)  ## check style, format and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+bench: $(INSTALLED)  ## measure speed against a bare Keras loop (an hour; after `make repro`)
+	python benchmarks/run.py
+
+bench-quick: $(INSTALLED)  ## the same on less data (7 minutes)
+	python benchmarks/run.py --effort quick
 
 lock: $(INSTALLED)  ## resolve pyproject.toml anew into requirements.lock
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
