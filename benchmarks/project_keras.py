@@ -29,10 +29,11 @@ def main() -> None:
 
     keras.utils.set_random_seed(options.seed)
     model = models.build(knobs.model, knobs.data.image_shape, len(knobs.data.classes))
-    batches = recipes.ShuffledBatches(examples, knobs.recipe.batch_size, options.seed)
-    recipes.compile_model(model, knobs.recipe, steps_per_epoch=len(batches))
     hardly_any = Examples(*(array[:1] for array in split.validation))  # the bare loop has none
-    rows = recipes.fit_in_order(model, batches, options.epochs, hardly_any, lambda *_: None)
+    rows = recipes.fit(
+        *(model, knobs.recipe, options.seed, knobs.model.jit_compile, examples, hardly_any),
+        report=lambda epoch, values: None,
+    )
     print(
         json.dumps(
             {

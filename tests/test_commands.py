@@ -133,7 +133,7 @@ def test_a_killed_training_is_closed(project: Project) -> None:
             text=True,
         )
         assert training.stdout is not None
-        while "Epoch 2/" not in training.stdout.readline():
+        while "epoch 1 of" not in training.stdout.readline():
             assert training.poll() is None
         training.send_signal(number)
         training.wait(timeout=30)

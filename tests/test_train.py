@@ -65,6 +65,7 @@ def test_train_and_evaluate_agree(workspace: Path, compose: Compose) -> None:
     assert evaluation.metrics["validation_loss"] == pytest.approx(last["val_loss"], rel=1e-4)
     labels = np.asarray(dataset.load_split(paths.SPLIT).test.labels)
     images = np.asarray(dataset.load_split(paths.SPLIT).test.images)
+    training.model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     loss, accuracy = training.model.evaluate(images, labels, verbose=0)
     assert evaluation.metrics["test_accuracy"] == pytest.approx(accuracy)
     assert evaluation.metrics["test_loss"] == pytest.approx(loss, rel=1e-4)

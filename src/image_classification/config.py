@@ -65,6 +65,7 @@ class FastConfig:
     epochs: int
     batch_size: int
     learning_rate: float
+    precision: str = "float32"
 
 
 @dataclass
@@ -76,6 +77,7 @@ class ModelConfig:
     fast: FastConfig
     family: str = "${model.name}"  # models of one family share a figure
     dropout: float = 0.0  # rate of the Dropout layers that say none
+    jit_compile: bool = False  # whether XLA compiles the training
 
     def __post_init__(self) -> None:
         # Models are addressed by their names in the registry, beside `champion`.
@@ -98,6 +100,7 @@ class RecipeConfig:
     schedule: str  # constant, one_cycle
     warm_up: float
     steps_per_execution: int
+    precision: str  # float32, bfloat16: what a step computes in, if the machine can
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "steps_per_execution"):
@@ -106,6 +109,8 @@ class RecipeConfig:
         _require(0 <= self.warm_up < 1, "recipe.warm_up", "from 0 to below 1", self)
         schedules = ("constant", "one_cycle")
         _require(self.schedule in schedules, "recipe.schedule", " or ".join(schedules), self)
+        precisions = ("float32", "bfloat16")
+        _require(self.precision in precisions, "recipe.precision", " or ".join(precisions), self)
 
 
 @dataclass

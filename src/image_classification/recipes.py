@@ -1,12 +1,15 @@
-"""How a model is trained: the optimizer, its learning rate, and the order of the examples."""
+"""How a model is trained: the order of the examples, the optimizer, its learning rate."""
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from image_classification.config import RecipeConfig
@@ -14,47 +17,154 @@ from image_classification.dataset import Examples
 from image_classification.models import PREDICTION_BATCH
 
 
-class ShuffledBatches(keras.utils.PyDataset):
-    """Batches of the examples in an order drawn anew for each epoch, from (seed, epoch) alone.
+def fit(
+    model: keras.Model,
+    recipe: RecipeConfig,
+    seed: int,
+    jit_compile: bool,
+    train: Examples,
+    validation: Examples,
+    report: Callable[[int, dict[str, float]], None],
+) -> list[dict[str, float]]:
+    """Fit a model with Adam on the cross-entropy.
 
-    Keras' own seeded shuffle of arrays repeats one order in every epoch. `fit_in_order` has Keras
-    take the batches as they come.
+    Args:
+        model: from models.build; its weights change.
+        recipe: epochs, batch size and learning rate.
+        seed: of the order of the examples.
+        jit_compile: whether XLA compiles the steps.
+        train: what the model is fitted to.
+        validation: what it is measured on after each epoch.
+        report: called with each epoch (from 0) and its values as soon as it ends.
+
+    Returns:
+        The rows of `EpochRecord`.
+    """
+    groups = BatchGroups(train, recipe.batch_size, recipe.steps_per_execution, seed)
+    trainer = ManySteps(model, recipe.batch_size, usable_precision(recipe.precision))
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(
+            learning_rate(recipe, groups.steps_per_epoch * recipe.epochs)
+        ),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=jit_compile,
+    )
+    record = EpochRecord(report)
+    trainer.fit(
+        groups.dataset(recipe.epochs),
+        epochs=recipe.epochs,
+        steps_per_epoch=len(groups),
+        shuffle=False,  # it has been
+        validation_data=tuple(validation),
+        validation_batch_size=PREDICTION_BATCH,
+        callbacks=[record],
+        verbose=0,
+    )
+    return record.rows
+
+
+class BatchGroups:
+    """The batches of each epoch, many at a time, in an order drawn from (seed, epoch) alone.
+
+    Keras' own seeded shuffle of arrays repeats one order in every epoch.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, seed: int) -> None:
-        super().__init__()
+    def __init__(self, examples: Examples, batch_size: int, steps: int, seed: int) -> None:
+        """Group at most `steps` batches; what is too few for a batch comes alone."""
         self._examples = examples
-        self._batch_size = batch_size
         self._seed = seed
-        self.start_epoch(0)
+        count = len(examples.labels)
+        whole = count - count % batch_size  # examples that fill batches
+        self._bounds = [*range(0, whole, steps * batch_size), whole]
+        if whole < count:
+            self._bounds.append(count)
+        self.steps_per_epoch = -(-count // batch_size)
+
+    def __len__(self) -> int:
+        """How many groups an epoch has."""
+        return len(self._bounds) - 1
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The indices of the examples in the order of an epoch, counted from 0."""
         generator = np.random.default_rng([self._seed, epoch])
         return generator.permutation(len(self._examples.labels))
 
-    def __len__(self) -> int:
-        """How many batches an epoch has; the last may be smaller."""
-        return math.ceil(len(self._examples.labels) / self._batch_size)
+    def epoch(self, epoch: int) -> Iterator[Examples]:
+        """An epoch's groups, each the examples of its batches one after the other."""
+        order = self.order(epoch)
+        for start, end in pairwise(self._bounds):
+            yield Examples(*(array[order[start:end]] for array in self._examples))
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """One batch: images and labels."""
-        batch = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return self._examples.images[batch], self._examples.labels[batch]
+    def dataset(self, epochs: int) -> tf.data.Dataset:
+        """The groups of all epochs."""
+        signature = tuple(
+            tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in self._examples
+        )
+        groups = tf.data.Dataset.from_generator(
+            lambda: (tuple(group) for epoch in range(epochs) for group in self.epoch(epoch)),
+            output_signature=signature,
+        )
+        return groups.prefetch(1)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Draw an epoch's order. PyDataset's own hook is called once too often to count by."""
-        self._order = self.order(epoch)
+
+class ManySteps(keras.Model):
+    """A model whose `fit` takes a group of batches at a time and steps through it in TensorFlow.
+
+    Keras goes back to Python between two batches, which takes as long as a small model's step.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int, precision: str) -> None:
+        super().__init__()
+        self.model = model
+        self.batch_size = batch_size
+        self.precision = precision
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The model's own output; Keras calls this."""
+        return self.model(images, training=training)
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of Keras' for each batch of a group; Keras calls this."""
+        images, labels = data
+        size = tf.minimum(self.batch_size, tf.shape(labels)[0])
+        images = tf.reshape(images, tf.concat([[-1, size], tf.shape(images)[1:]], axis=0))
+        labels = tf.reshape(labels, tf.stack([-1, size]))
+        count = tf.shape(labels)[0]
+        one_step = super().train_step
+
+        def step_with(batch: tf.Tensor) -> tuple[tf.Tensor]:
+            one_step((images[batch], labels[batch]))
+            return (batch + 1,)
+
+        with computing_in(self.precision, self.model.layers[:-1]):  # probabilities in float32
+            tf.while_loop(lambda batch: batch < count, step_with, [tf.constant(0)])
+        return dict(self.get_metrics_result())
 
 
-def compile_model(model: keras.Model, recipe: RecipeConfig, steps_per_epoch: int) -> None:
-    """Give the model its loss, accuracy, and Adam with the recipe's learning rate."""
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate(recipe, steps_per_epoch * recipe.epochs)),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        steps_per_execution=recipe.steps_per_execution,
-    )
+def usable_precision(wanted: str) -> str:
+    """The precision to compute in: bfloat16 where this machine is the faster for it, or float32."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        fast_bfloat16 = details.get("compute_capability", (0, 0)) >= (8, 0)  # Ampere and later
+    else:
+        processor = Path("/proc/cpuinfo")
+        fast_bfloat16 = processor.exists() and "amx_bf16" in processor.read_text()
+    return wanted if fast_bfloat16 else "float32"
+
+
+@contextmanager
+def computing_in(precision: str, layers: Sequence[keras.Layer]) -> Iterator[None]:
+    """Have layers that are traced meanwhile compute in a precision; weights stay float32."""
+    policies = [layer.dtype_policy for layer in layers]
+    for layer in layers:
+        layer.dtype_policy = f"mixed_{precision}" if precision != "float32" else precision
+    try:
+        yield
+    finally:
+        for layer, policy in zip(layers, policies, strict=True):
+            layer.dtype_policy = policy
 
 
 def learning_rate(
@@ -99,38 +209,3 @@ class EpochRecord(keras.callbacks.Callback):
         values["epoch_seconds"] = time.perf_counter() - self._start
         self.rows.append({"epoch": epoch, **values})
         self._report(epoch, values)
-
-
-def fit_in_order(
-    model: keras.Model,
-    batches: ShuffledBatches,
-    epochs: int,
-    validation: Examples,
-    report: Callable[[int, dict[str, float]], None],
-) -> list[dict[str, float]]:
-    """Fit a compiled model to each epoch's batches in the order drawn for that epoch.
-
-    Args:
-        model: compiled.
-        batches: what to fit it to.
-        epochs: how often.
-        validation: what to measure it on after each epoch.
-        report: called with the epoch (from 0) and its values as soon as they are there.
-
-    Returns:
-        The rows of `EpochRecord`.
-    """
-    record = EpochRecord(report)
-    new_order = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: batches.start_epoch(epoch)
-    )
-    model.fit(
-        batches,
-        epochs=epochs,
-        validation_data=tuple(validation),
-        validation_batch_size=PREDICTION_BATCH,
-        callbacks=[new_order, record],
-        shuffle=False,  # else Keras shuffles the batches of a PyDataset among themselves
-        verbose=2,
-    )
-    return record.rows

@@ -89,11 +89,20 @@ def fit(model: "keras.Model", config: Config, split: Split) -> "tuple[pd.DataFra
 
     from image_classification import recipes, tracking
 
-    batches = recipes.ShuffledBatches(split.train, config.recipe.batch_size, config.seed)
-    recipes.compile_model(model, config.recipe, steps_per_epoch=len(batches))
+    def report(epoch: int, values: dict[str, float]) -> None:
+        tracking.log_epoch(epoch, values)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        print(f"epoch {epoch + 1} of {config.recipe.epochs}: {shown}", flush=True)
+
     start = time.perf_counter()
-    rows = recipes.fit_in_order(
-        model, batches, config.recipe.epochs, split.validation, report=tracking.log_epoch
+    rows = recipes.fit(
+        model,
+        config.recipe,
+        config.seed,
+        jit_compile=config.model.jit_compile,
+        train=split.train,
+        validation=split.validation,
+        report=report,
     )
     return pd.DataFrame(rows), time.perf_counter() - start
 
