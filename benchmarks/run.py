@@ -5,100 +5,115 @@ slows them alike; a ratio is one of medians. `make bench` and `make bench-quick`
 """
 
 import argparse
+import functools
 import importlib.util
 import json
-import os
-import platform
+import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
 
+from measure import Measured, machine, over, peak_memory, run, script, stage, timed
+
+from image_classification import config, dataset, paths
+
 HERE = Path(__file__).parent
-TRAIN = (sys.executable, "-m", "image_classification.train")
+PEERS = ("nn", "cnn", "dcnn")  # the models of peer_torch.py
+STUDY_EPOCHS = 20  # of the bare loop, to its published accuracy
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: rounds of each comparison, and examples an epoch by model."""
+    """How much is measured."""
 
     rounds: int
-    examples: dict[str, int]
-    epochs: int = 3  # the first of them warms up and does not count
+    epochs: int  # of a process; the first of them warms up and does not count
+    examples: dict[str, int]  # of an epoch, by model
+    seeds: int  # trainings of each model by `fast`
+    pipeline: bool  # whether the whole pipeline runs once, from nothing
 
 
 EFFORTS = {
-    "full": Effort(5, {"nn": 50_000, "cnn": 20_000, "dcnn": 10_000}),
-    "quick": Effort(3, {"nn": 20_000, "cnn": 4_000, "dcnn": 2_000}),
-    "smoke": Effort(1, {"nn": 64}, epochs=2),
+    "full": Effort(
+        rounds=3,
+        epochs=4,
+        examples={
+            **dict.fromkeys(("lm", "nn", "dnn", "dnnd"), 50_000),
+            **{"cnn": 20_000, "dcnn": 10_000},
+        },
+        seeds=3,
+        pipeline=True,
+    ),
+    "quick": Effort(3, 3, {"nn": 20_000, "cnn": 4_000, "dcnn": 2_000}, seeds=1, pipeline=False),
+    "smoke": Effort(1, 2, {"nn": 64}, seeds=1, pipeline=False),
 }
 
 
 @dataclass(frozen=True)
-class Seconds:
-    """How long one thing took, each time."""
+class Epochs:
+    """Seconds an epoch of one model by each side, and the training losses of the project."""
 
-    values: Sequence[float]
+    sides: dict[str, Measured]  # by script
+    losses: list[float]
 
-    @property
-    def median(self) -> float:
-        """The middle of them."""
-        return statistics.median(self.values)
-
-    def __str__(self) -> str:
-        """The median and the spread, for a table."""
-        return f"{self.median:.2f} ({min(self.values):.2f}-{max(self.values):.2f})"
+    def ratio(self, script: str) -> float:
+        """How many times as fast as that script the project is."""
+        return over(self.sides[script].values, self.sides["project_keras.py"].values)
 
 
-def run(*command: str | Path, cwd: Path | None = None, code: int = 0, **variables: str) -> str:
-    """Run a command that must end with this exit code; what it printed."""
-    environment = {**os.environ, **variables}
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=environment, check=False
-    )
-    if done.returncode != code:
-        raise SystemExit(f"error: {command} ended with {done.returncode}\n{done.stderr}")
-    return done.stdout
+@functools.cache
+def an_epoch(model: str, examples: int, count: int, rounds: int) -> Epochs:
+    """Run the bare loop, the project and, where it is installed, PyTorch in turn."""
+    sides: dict[str, list[float]] = {"bare_keras.py": [], "project_keras.py": []}
+    if importlib.util.find_spec("torch") and model in PEERS:
+        sides["peer_torch.py"] = []
+    losses = []
+    for _ in range(rounds):
+        for name, seconds in sides.items():
+            options = ("--examples", str(examples), "--epochs", str(count))
+            measured = script(name, model, *options)
+            seconds += measured["seconds"][1:]
+            if name == "project_keras.py":
+                losses = measured["loss"]
+    return Epochs({name: Measured(seconds) for name, seconds in sides.items()}, losses)
 
 
-def timed(*command: str, cwd: Path | None = None, code: int = 0) -> float:
-    """Seconds of a whole command."""
-    start = time.perf_counter()
-    run(*command, cwd=cwd, code=code)
-    return time.perf_counter() - start
+def epoch_of(model: str, effort: Effort) -> Epochs:
+    """An epoch of a model as this effort measures it, once."""
+    return an_epoch(model, effort.examples[model], effort.epochs, effort.rounds)
 
 
-def epochs(script: str, model: str, effort: Effort, *options: str) -> dict[str, list[float]]:
-    """What one of the training scripts beside this file prints."""
-    count = ("--examples", str(effort.examples[model]), "--epochs", str(effort.epochs))
-    printed = run(sys.executable, HERE / script, model, *count, *options)
-    values: dict[str, list[float]] = json.loads(printed.splitlines()[-1])
-    return values
-
-
-def against(peer: str, title: str, effort: Effort) -> list[str]:
-    """Seconds an epoch of a peer's script, against the project's `notebook` recipe."""
+def same_recipe(effort: Effort) -> list[str]:
+    """Seconds an epoch, beside the least that the machine's arithmetic allows."""
+    floor = script("floor.py", *effort.examples)
     lines = [
-        f"### {title}: seconds an epoch",
+        "### The `notebook` recipe, epoch for epoch",
         "",
-        "| model | examples | peer | project | times as fast |",
-        "|---|--:|--:|--:|--:|",
+        "Seconds an epoch at batch 32. Floor: the multiply-adds of training at "
+        f"{floor['rate'] / 1e9:.0f} billion a second, this machine's rate for the product of two "
+        "float32 matrices.",
+        "",
+        "| model | examples | bare Keras loop | PyTorch | project | floor "
+        "| bare over project | PyTorch over project | project over floor |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for model, examples in effort.examples.items():
-        theirs: list[float] = []
-        ours: list[float] = []
-        for _ in range(effort.rounds):
-            theirs += epochs(peer, model, effort)["seconds"][1:]
-            ours += epochs("project_keras.py", model, effort)["seconds"][1:]
-        ratio = Seconds(theirs).median / Seconds(ours).median
+        epoch = epoch_of(model, effort)
+        project = epoch.sides["project_keras.py"]
+        least = examples * floor["multiply_adds"][model] / floor["rate"]
+        torch, over_torch = "-", "-"
+        if "peer_torch.py" in epoch.sides:
+            torch = str(epoch.sides["peer_torch.py"])
+            over_torch = f"**{epoch.ratio('peer_torch.py'):.2f}**"
         lines.append(
-            f"| {model} | {examples:,} | {Seconds(theirs)} | {Seconds(ours)} | **{ratio:.2f}** |"
+            f"| {model} | {examples:,} | {epoch.sides['bare_keras.py']} | {torch} | {project} "
+            f"| {least:.2g} | **{epoch.ratio('bare_keras.py'):.2f}** | {over_torch} "
+            f"| {project.median / least:.1f} |"
         )
     return [*lines, ""]
 
@@ -106,64 +121,157 @@ def against(peer: str, title: str, effort: Effort) -> list[str]:
 def same_mathematics(effort: Effort) -> list[str]:
     """The losses of the bare loop and of the project on the same examples in the same order."""
     lines = [
-        "### The same mathematics: training loss by epoch, same seed and order of the examples",
+        "### The same mathematics",
         "",
-        "| model | bare loop | project | largest relative difference |",
+        "Training loss by epoch, from the same seed over the same order of the examples.",
+        "",
+        "| model | bare Keras loop | project | largest relative difference |",
         "|---|---|---|--:|",
     ]
     for model in effort.examples:
-        bare = epochs("bare_keras.py", model, effort, "--given-order")["loss"]
-        ours = epochs("project_keras.py", model, effort)["loss"]
+        options = ("--examples", str(effort.examples[model]), "--epochs", str(effort.epochs))
+        bare = script("bare_keras.py", model, *options, "--given-order")["loss"]
+        ours = epoch_of(model, effort).losses
         difference = max(abs(a - b) / a for a, b in zip(bare, ours, strict=True))
         shown = [", ".join(f"{loss:.5f}" for loss in losses) for losses in (bare, ours)]
         lines.append(f"| {model} | {shown[0]} | {shown[1]} | {difference:.1e} |")
     return [*lines, ""]
 
 
-def outside_fit(folder: Path) -> float:
-    """Seconds of a whole train stage of nn that are not `fit`, logging to a store of its own."""
-    start = time.perf_counter()
-    run(
-        *(*TRAIN, "model=nn", "recipe.epochs=1", f"hydra.run.dir={folder / 'training'}"),
-        MLFLOW_TRACKING_URI=f"sqlite:///{folder / 'mlflow.db'}",
-    )
-    seconds = time.perf_counter() - start
-    training = json.loads((folder / "training/training.json").read_text())
-    return seconds - float(training["fit_seconds"])
+def published_accuracy(effort: Effort) -> list[str]:
+    """Whole trainings by `fast`, against the bare loop's epochs to the published scores."""
+    knobs = config.compose()
+    everything = len(dataset.load_split(paths.SPLIT).train.labels)
+    lines = [
+        "### To the published accuracy",
+        "",
+        f"Seconds of a whole `fit` by `fast`, validation included, against {STUDY_EPOCHS} of the "
+        f"bare loop's epochs (medians above, scaled to all {everything:,} examples).",
+        "",
+        "| model | bare Keras loop | `fast` | times as fast | test accuracy, mean | its standard "
+        "deviation | n | published, mean (n) |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for model, examples in effort.examples.items():
+        bare = epoch_of(model, effort).sides["bare_keras.py"].median
+        bare *= STUDY_EPOCHS * everything / examples
+        trainings = [
+            script("project_keras.py", model, "--recipe", "fast", "--seed", str(seed))
+            for seed in range(effort.seeds)
+        ]
+        fast = Measured([training["fit"] for training in trainings])
+        scores = [training["test_accuracy"] for training in trainings]
+        spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
+        published = knobs.data.published.get(model, [])
+        theirs = f"{statistics.mean(published):.4f} ({len(published)})" if published else "-"
+        lines.append(
+            f"| {model} | {bare:.0f} | {fast} | **{bare / fast.median:.1f}** "
+            f"| {statistics.mean(scores):.4f} | {spread} | {len(scores)} | {theirs} |"
+        )
+    lines += ["", f"Convolutions of `fast` computed in {trainings[-1]['precision']}."]
+    return [*lines, ""]
+
+
+def tracking(effort: Effort) -> list[str]:
+    """What a train stage takes outside `fit`, and what MLflow takes within."""
+    parts: dict[str, list[float]] = {}
+    alone, outside, plain, tracked, calls = (list[float]() for _ in range(5))
+    fast = ("project_keras.py", "nn", "--recipe", "fast")
+    with tempfile.TemporaryDirectory() as name:
+        folder, store = Path(name) / "training", f"sqlite:///{name}/mlflow.db"
+        script("train_stage.py", "nn", folder, store=store)  # makes the store
+        training = stage("train", "model=nn", "recipe.epochs=1", f"hydra.run.dir={folder}")
+        for _ in range(effort.rounds):
+            alone.append(timed(sys.executable, "-c", "import tensorflow"))
+            whole = timed(*training, store=store)
+            written = json.loads((folder / paths.TRAINING_FILE).read_text())
+            outside.append(whole - written["fit_seconds"])
+            for part, seconds in script("train_stage.py", "nn", folder, store=store).items():
+                parts.setdefault(part, []).append(seconds)
+            plain.append(script(*fast)["fit"])
+            measured = script(*fast, "--tracked", store=store)
+            tracked.append(measured["fit"])
+            calls.append(measured["report"] / measured["fit"])
+    del parts["fit"]
+    return [
+        "### What tracking costs",
+        "",
+        "A train stage of nn, one epoch, logging to SQLite; `fit` of nn by `fast`.",
+        "",
+        "| | seconds |",
+        "|---|--:|",
+        f"| `import tensorflow` | {Measured(alone)} |",
+        f"| a train stage without its `fit` | {Measured(outside)} |",
+        f"| `fit` without MLflow | {Measured(plain)} |",
+        f"| `fit` with MLflow | {Measured(tracked)} |",
+        "",
+        "A train stage without its `fit` over `import tensorflow`: "
+        f"**{over(outside, alone):.2f}**. `fit` with MLflow over `fit` without: "
+        f"**{over(tracked, plain):.3f}**; {100 * Measured(calls).median:.2f} % of it are calls of "
+        "MLflow.",
+        "",
+        "| part of a train stage outside `fit` | seconds |",
+        "|---|--:|",
+        *(f"| {part} | {Measured(values)} |" for part, values in parts.items()),
+        "",
+    ]
+
+
+def copy_of_the_project(root: Path) -> None:
+    """What git holds, in a repository of its own, with the raw data in place."""
+    run("git", "clone", "--quiet", Path.cwd(), root)
+    shutil.copytree(paths.RAW, root / paths.RAW)
 
 
 def whole_commands(effort: Effort) -> list[str]:
     """What the tools around a training cost."""
+    if run("dvc", "status", "--json").strip() != "{}":
+        raise SystemExit("error: the pipeline has something to do: run `make repro` first")
     with tempfile.TemporaryDirectory() as name:
         empty = Path(name)
         run("git", "init", "--quiet", cwd=empty)
         run("dvc", "init", "--quiet", cwd=empty)
-        outside_fit(empty)  # makes the store, which later trainings find
         sides = {
             "`dvc status` in an empty project": partial(timed, "dvc", "status", cwd=empty),
             "`dvc repro` with nothing to do": partial(timed, "dvc", "repro"),
-            "`--help`": partial(timed, *TRAIN, "--help"),
-            "a config error": partial(timed, *TRAIN, "recipe.epochs=-1", code=1),
-            "`import tensorflow`": partial(timed, sys.executable, "-c", "import tensorflow"),
-            "a train stage of nn outside `fit`": partial(outside_fit, empty),
+            "`--help`": partial(timed, *stage("train", "--help")),
+            "a config error": partial(timed, *stage("train", "recipe.epochs=-1"), code=1),
         }
         collected: dict[str, list[float]] = {title: [] for title in sides}
         for _ in range(effort.rounds):
             for title, side in sides.items():
                 collected[title].append(side())
+    status, repro = list(collected.values())[:2]
     lines = ["### Whole commands", "", "| | seconds |", "|---|--:|"]
-    lines += [f"| {title} | {Seconds(values)} |" for title, values in collected.items()]
+    lines += [f"| {title} | {Measured(values)} |" for title, values in collected.items()]
+    return [*lines, "", f"`dvc repro` over `dvc status`: **{over(repro, status):.2f}**.", ""]
+
+
+def each_stage(effort: Effort) -> list[str]:
+    """The memory of each stage; and, if it is to run as a whole, the time of the pipeline."""
+    lines = ["### Each stage", "", "| stage | peak memory, MiB |", "|---|--:|"]
+    models = [model for model in PEERS if model in effort.examples and model != "cnn"]
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name) / "project"
+        copy_of_the_project(root)
+        commands = [stage("split", "hydra.run.dir=.")]
+        for model in models:
+            named = f"model={model}"
+            training = (named, "recipe.epochs=1", f"hydra.run.dir=models/{model}-0")
+            commands.append(stage("train", *training))
+            commands.append(stage("evaluate", named, f"hydra.run.dir=evaluations/{model}-0"))
+        commands.append(stage("compare", f"models=[{','.join(models)}]", "hydra.run.dir=."))
+        for command in commands:
+            title = " ".join(word for word in command[2:] if not word.startswith("hydra."))
+            title = title.removeprefix("image_classification.")
+            lines.append(f"| {title} | {peak_memory(*command, cwd=root):,.0f} |")
+    if effort.pipeline:
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name) / "project"
+            copy_of_the_project(root)
+            seconds = timed("dvc", "repro", cwd=root, store="")
+        lines += ["", f"`dvc repro` of all six models, the data at hand: **{seconds:.0f} s**."]
     return [*lines, ""]
-
-
-def machine() -> str:
-    """A line on what this was measured on."""
-    described = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in described if "model name" in line]
-    processor = names[0] if names else platform.machine()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    python = platform.python_version()
-    return f"{os.cpu_count()} cores of {processor}, {memory:.0f} GiB, Python {python}"
 
 
 def main() -> None:
@@ -174,12 +282,9 @@ def main() -> None:
     options = parser.parse_args()
     effort = EFFORTS[options.effort]
     sections: list[Callable[[Effort], list[str]]] = [
-        partial(against, "bare_keras.py", "The `notebook` recipe against the bare Keras loop"),
-        same_mathematics,
-        whole_commands,
+        *(same_recipe, same_mathematics, published_accuracy),
+        *(tracking, whole_commands, each_stage),
     ]
-    if importlib.util.find_spec("torch"):
-        sections.append(partial(against, "peer_torch.py", "The same against plain PyTorch"))
     lines = [
         "# Measured",
         "",

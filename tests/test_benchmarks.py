@@ -17,9 +17,16 @@ def test_every_measurement_ends_with_a_figure(trained: Project, tmp_path: Path) 
     )
 
     page = results.read_text()
-    rows = [line for line in page.splitlines() if line.startswith("| ") and "--:" not in line]
-    speed = [row for row in rows if row.startswith("| nn | 64 |")]
-    assert speed
-    assert "| `dvc repro` with nothing to do |" in page
-    (losses,) = [row for row in rows if row.startswith("| nn |") and row not in speed]
-    assert float(losses.split("|")[-2]) < 1e-3  # the largest difference from the bare loop's
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    (speed,) = [row for row in rows if row[:2] == ["| nn", "64"]]
+    (fast,) = [row for row in rows if row[0] == "| nn" and row[-1].startswith("0.9808 (1)")]
+    (losses,) = [row for row in rows if row[0] == "| nn" and row not in (speed, fast)]
+    assert float(speed[-1].rstrip(" |")) > 1  # nothing is faster than its floor
+    assert 0.1 < float(fast[4]) <= 1
+    assert float(losses[-1].rstrip(" |")) < 1e-3  # the largest difference from the bare loop's
+    for measured in (
+        "import TensorFlow",
+        "`dvc repro` with nothing to do",
+        "train model=nn recipe",
+    ):
+        assert f"| {measured}" in page

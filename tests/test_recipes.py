@@ -75,10 +75,7 @@ def test_many_steps_at_once_come_to_what_keras_does_batch_by_batch(
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_only_the_training_computes_in_bfloat16(
-    compose: Compose, monkeypatch: pytest.MonkeyPatch, jit_compile: bool
-) -> None:
-    monkeypatch.setattr(recipes, "usable_precision", lambda wanted: wanted)  # slow, but anywhere
+def test_only_the_training_computes_in_bfloat16(compose: Compose, jit_compile: bool) -> None:
     config = compose("recipe=fast", "model=cnn", "model.layers.convolution_1.filters=4")
     train, validation = tiny_examples(64, seed=0), tiny_examples(20, seed=1)
     losses = {}

@@ -41,7 +41,7 @@ def fit(
         The rows of `EpochRecord`.
     """
     groups = BatchGroups(train, recipe.batch_size, recipe.steps_per_execution, seed)
-    trainer = ManySteps(model, recipe.batch_size, usable_precision(recipe.precision))
+    trainer = ManySteps(model, recipe.batch_size, recipe.precision)
     trainer.compile(
         optimizer=keras.optimizers.Adam(
             learning_rate(recipe, groups.steps_per_epoch * recipe.epochs)

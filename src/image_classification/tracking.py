@@ -20,6 +20,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # each training would ask the network
 
 import mlflow
 import numpy as np
@@ -233,6 +234,11 @@ def log_data(name: str, examples: Examples, source: Path, data_hash: str) -> Non
         name=name,
     )
     mlflow.log_input(data, context="training")
+
+
+def log_precision(precision: str) -> None:
+    """Tag the active run with what its steps compute in, which the machine has a say in."""
+    mlflow.set_tag("precision", precision)
 
 
 def log_epoch(epoch: int, values: Mapping[str, float]) -> None:

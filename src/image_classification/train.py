@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,10 +94,12 @@ def fit(model: "keras.Model", config: Config, split: Split) -> "tuple[pd.DataFra
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         print(f"epoch {epoch + 1} of {config.recipe.epochs}: {shown}", flush=True)
 
+    precision = recipes.usable_precision(config.recipe.precision)
+    tracking.log_precision(precision)
     start = time.perf_counter()
     rows = recipes.fit(
         model,
-        config.recipe,
+        replace(config.recipe, precision=precision),
         config.seed,
         jit_compile=config.model.jit_compile,
         train=split.train,

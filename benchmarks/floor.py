@@ -1,0 +1,55 @@
+"""The least time that a step can take: its multiply-adds, over the machine's rate of them.
+
+Prints one line of JSON: float32 multiply-adds a second, and those of each model, an image.
+"""
+
+import json
+import sys
+import time
+from math import prod
+
+import keras
+import tensorflow as tf
+
+from image_classification import config, models
+
+SIZE = 2048  # rows and columns of the matrices: large enough for the highest rate
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Of a training step, an image: the outputs, then their gradients by weights and by inputs.
+
+    The images themselves need no gradient. Adding biases, activations, pooling and Adam come extra.
+    """
+    total = 0
+    weighted = [layer for layer in model.layers if layer.weights]
+    for layer in weighted:
+        kernel = layer.weights[0].shape
+        positions = prod(layer.output.shape[1:-1])  # 1 for a dense layer
+        total += prod(kernel) * positions * (2 if layer is weighted[0] else 3)
+    return total
+
+
+def rate(trials: int = 20) -> float:
+    """Multiply-adds a second of a product of two float32 matrices, the best of several."""
+    left, right = (tf.random.normal((SIZE, SIZE), seed=seed) for seed in (0, 1))
+    seconds = []
+    for _ in range(trials):
+        start = time.perf_counter()
+        tf.linalg.matmul(left, right).numpy()
+        seconds.append(time.perf_counter() - start)
+    return float(SIZE**3 / min(seconds))
+
+
+def main() -> None:
+    """Measure the rate, and count for the models named on the command line."""
+    counted = {}
+    for name in sys.argv[1:]:
+        knobs = config.compose(f"model={name}")
+        model = models.build(knobs.model, knobs.data.image_shape, len(knobs.data.classes))
+        counted[name] = multiply_adds(model)
+    print(json.dumps({"rate": rate(), "multiply_adds": counted}))
+
+
+if __name__ == "__main__":
+    main()

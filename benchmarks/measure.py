@@ -1,0 +1,95 @@
+"""Commands, timed and weighed."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+STORE = "MLFLOW_TRACKING_URI"  # the environment variable; empty, it means the project's own
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One figure, as often as it was measured."""
+
+    values: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        """The middle of them."""
+        return statistics.median(self.values)
+
+    def __str__(self) -> str:
+        """The median and the spread, for a table."""
+        return f"{self.median:.2f} ({min(self.values):.2f}-{max(self.values):.2f})"
+
+
+def over(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """The ratio of two medians."""
+    return Measured(numerator).median / Measured(denominator).median
+
+
+def run(
+    *command: str | Path, cwd: Path | None = None, code: int = 0, store: str | None = None
+) -> str:
+    """Run a command that must end with this exit code, logging to this store; what it printed."""
+    environment = dict(os.environ) if store is None else {**os.environ, STORE: store}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment, check=False
+    )
+    if done.returncode != code:
+        raise SystemExit(f"error: {command} ended with {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+def timed(
+    *command: str | Path, cwd: Path | None = None, code: int = 0, store: str | None = None
+) -> float:
+    """Seconds of a whole command."""
+    start = time.perf_counter()
+    run(*command, cwd=cwd, code=code, store=store)
+    return time.perf_counter() - start
+
+
+def script(name: str, *options: str | Path, store: str | None = None) -> dict[str, Any]:
+    """What a script beside this file measured."""
+    printed = run(sys.executable, HERE / name, *options, store=store)
+    measured: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return measured
+
+
+def stage(name: str, *overrides: str) -> tuple[str, ...]:
+    """The command of a stage."""
+    return (sys.executable, "-m", f"image_classification.{name}", *overrides)
+
+
+def peak_memory(*command: str, cwd: Path) -> float:
+    """The most memory, in MiB, that a command held at once."""
+    with tempfile.TemporaryFile() as said:
+        environment = {**os.environ, "PYTHONPATH": "src", STORE: ""}
+        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=said, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"error: {command} failed\n{said.read().decode()}")
+    return usage.ru_maxrss * 1024 / 2**20  # Linux counts in KiB
+
+
+def machine() -> str:
+    """A line on what this was measured on."""
+    described = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in described if "model name" in line]
+    processor = names[0] if names else platform.machine()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    python = platform.python_version()
+    return f"{os.cpu_count()} cores of {processor}, {memory:.0f} GiB, Python {python}"

@@ -1,0 +1,79 @@
+"""A train stage of one epoch, with a clock on each of its parts.
+
+Prints one line of JSON: the seconds of each part, by name.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+seconds: dict[str, float] = {}
+
+
+@contextlib.contextmanager
+def clock(part: str) -> Iterator[None]:
+    """Add what the block takes to a part."""
+    start = time.perf_counter()
+    yield
+    seconds[part] = seconds.get(part, 0) + time.perf_counter() - start
+
+
+def clocked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its seconds added to a part."""
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        with clock(part):
+            return function(*arguments, **options)
+
+    return timed
+
+
+def main() -> None:
+    """Train the model named on the command line, for an epoch, in a folder named there too."""
+    with clock("import Hydra"):
+        from image_classification import config, dataset, train
+    with clock("configuration"):
+        knobs = config.compose(
+            f"model={sys.argv[1]}", "recipe.epochs=1", f"output_dir={sys.argv[2]}"
+        )
+    with clock("import MLflow"):
+        from image_classification import tracking
+    with clock("import TensorFlow"):
+        from image_classification import models, recipes  # noqa: F401
+
+    opened = tracking.training_run
+
+    @contextlib.contextmanager
+    def training_run(*arguments: Any) -> Iterator[str]:
+        run = opened(*arguments)
+        with clock("open the store and the run"):
+            run_id = run.__enter__()
+        yield run_id
+        with clock("open the store and the run"):
+            run.__exit__(None, None, None)
+
+    parts: list[tuple[Any, str, str]] = [
+        (dataset, "load_split", "data"),
+        (dataset, "require_origin", "data"),
+        (dataset, "dvc_hash", "data"),
+        (models, "build", "build the model"),
+        (train, "fit", "fit"),
+        (train, "_write", "write the files"),
+        (tracking, "log_data", "log data, files and model"),
+        (tracking, "log_training", "log data, files and model"),
+    ]
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(tracking, "training_run", training_run))
+        for module, name, part in parts:
+            timed = clocked(part, getattr(module, name))
+            patches.enter_context(mock.patch.object(module, name, timed))
+        train.train(knobs)
+    print(json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    main()
