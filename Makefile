@@ -59,10 +59,10 @@ lint: $(INSTALLED)  ## check style, format and types
 	ruff format --check .
 	mypy
 
-bench: $(INSTALLED)  ## measure speed against a bare Keras loop (an hour; after `make repro`)
+bench: $(INSTALLED)  ## measure speed against a bare Keras loop (40 minutes; after `make repro`)
 	python benchmarks/run.py
 
-bench-quick: $(INSTALLED)  ## the same on less data (7 minutes)
+bench-quick: $(INSTALLED)  ## the same on less data (10 minutes)
 	python benchmarks/run.py --effort quick
 
 lock: $(INSTALLED)  ## resolve pyproject.toml anew into requirements.lock

@@ -81,12 +81,25 @@ def main() -> None:
     parser.add_argument(
         "--given-order", action="store_true", help="in the project's order, to compare the losses"
     )
+    parser.add_argument(
+        "--nudge",
+        action="store_true",
+        help="initial weights off by about 1e-7 of themselves, as by rounding",
+    )
     options = parser.parse_args()
     images = np.load("data/split/train_images.npy")[: options.examples] / 255.0
     labels = np.load("data/split/train_labels.npy")[: options.examples]
 
     keras.utils.set_random_seed(options.seed)
     model = build(options.model)
+    if options.nudge:
+        generator = np.random.default_rng(options.seed)
+        model.set_weights(
+            [
+                weights * (1 + 1e-7 * generator.standard_normal(weights.shape))
+                for weights in model.get_weights()
+            ]
+        )
     stopwatch, losses = Stopwatch(), []
     if options.given_order:
         for epoch in range(options.epochs):
