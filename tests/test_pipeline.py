@@ -136,6 +136,22 @@ def test_the_leaderboard_tells_what_the_stages_measured(trained: Project) -> Non
     assert figures == {"leaderboard.png", "accuracy_linear.png", "accuracy_convolutional.png"}
 
 
+def test_the_verdict_rests_on_the_predictions(trained: Project) -> None:
+    board = json.loads((trained.root / "reports/leaderboard.json").read_text())
+    accuracy = {row["model"]: row["test_accuracy"] for row in board}
+    verdict = json.loads((trained.root / "reports/verdict.json").read_text())
+    (pair,) = verdict["pairs"]
+
+    assert verdict["examples"] == 200
+    assert {score["model"]: score["mean"] for score in verdict["scores"]} == pytest.approx(accuracy)
+    assert pair["difference"]["difference"] == pytest.approx(
+        accuracy[pair["first"]] - accuracy[pair["second"]]
+    )
+    assert "McNemar" in pair["difference"]["test"]
+    page = (trained.root / "reports/leaderboard.md").read_text()
+    assert f"| {pair['first']}, {pair['second']} |" in page
+
+
 def test_dvc_shows_the_same_metrics_and_the_plots(trained: Project) -> None:
     shown = json.loads(trained.must("dvc", "metrics", "show", "--json"))
     board = json.loads((trained.root / "reports/leaderboard.json").read_text())
@@ -284,3 +300,20 @@ def test_mlflow_run_runs_the_whole_pipeline_with_any_knob(project: Project) -> N
     board = json.loads((project.root / "reports/leaderboard.json").read_text())
     assert [(row["model"], row["epochs"]) for row in board] == [("lm", 1)]
     assert runs(project)["lm-0"].data.tags["recipe"] == "notebook"
+
+
+def test_more_seeds_train_only_what_is_new(project: Project) -> None:
+    project.must("dvc", "exp", "run", "-S", "models=[lm]")
+    first = runs(project)["lm-0"].info.run_id
+    project.must("dvc", "exp", "run", "-S", "models=[lm]", "-S", "seeds=[0,1,2]")
+
+    found = runs(project)
+    assert sorted(found) == ["lm-0", "lm-1", "lm-2"]
+    assert found["lm-0"].info.run_id == first
+    verdict = json.loads((project.root / "reports/verdict.json").read_text())
+    (score,) = verdict["scores"]
+    accuracies = [run.data.metrics["test_accuracy"] for run in found.values()]
+    assert score["trainings"] == 3
+    assert score["mean"] == pytest.approx(np.mean(accuracies))
+    assert score["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert score["over_seeds"]["low"] <= score["mean"] <= score["over_seeds"]["high"]

@@ -8,7 +8,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from image_classification import leaderboard, paths
 from image_classification.config import Config, entry_point
@@ -17,6 +19,8 @@ from image_classification.leaderboard import Entry
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from image_classification.verdict import Verdict
 
 CHAMPION = "champion"
 
@@ -30,9 +34,10 @@ def main(config: Config) -> None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The leaderboard, best first, and its page in Markdown."""
+    """The leaderboard, best first, what is known of the models, and the page in Markdown."""
 
     entries: list[Entry]
+    verdict: "Verdict"
     page: str
 
 
@@ -47,6 +52,7 @@ class _Result:
     training: dict[str, Any]
     metrics: dict[str, float]
     history: "pd.DataFrame"
+    hits: NDArray[np.bool_]  # (test examples,): whether each is classified rightly
 
 
 def compare(config: Config) -> Comparison:
@@ -57,19 +63,26 @@ def compare(config: Config) -> Comparison:
     """
     results = [_read(model, seed) for model in config.models for seed in config.seeds]
 
-    from image_classification import tracking  # MLflow takes seconds to import
+    from image_classification import tracking, verdict  # MLflow takes seconds to import
 
     run_ids = [result.training["run_id"] for result in results]
     versions = tracking.register(config.data.name, run_ids)
     published = config.data.published
     entries = leaderboard.ranked(_entry(result, versions, published) for result in results)
-    page = leaderboard.markdown(
+    judged = verdict.judge(
+        {
+            model: np.stack([result.hits for result in results if result.model == model])
+            for model in config.models
+        }
+    )
+    table = leaderboard.markdown(
         entries,
         title=f"Leaderboard: {config.data.name}",
         note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} training(s) a model; "
         "test scores took no part in the order.",
     )
-    comparison = Comparison(entries, page)
+    page = f"{table}\n## Which model is better\n\n{verdict.markdown(judged)}"
+    comparison = Comparison(entries, judged, page)
     _write(comparison, results, config)
     if not paths.is_copy():  # an experiment that is not applied leaves the aliases alone
         tracking.set_aliases(config.data.name, _aliases(entries))
@@ -82,6 +95,9 @@ def _read(model: str, seed: int) -> _Result:
     name = paths.training_name(model, seed)
     training, evaluation = paths.MODELS / name, paths.EVALUATIONS / name
     try:
+        predictions = pd.read_csv(
+            evaluation / paths.PREDICTIONS_FILE, usecols=["actual", "predicted"], dtype=str
+        )
         return _Result(
             name=name,
             model=model,
@@ -90,6 +106,7 @@ def _read(model: str, seed: int) -> _Result:
             training=json.loads((training / paths.TRAINING_FILE).read_text()),
             metrics=json.loads((evaluation / paths.METRICS_FILE).read_text()),
             history=pd.read_csv(training / paths.HISTORY_FILE),
+            hits=(predictions["actual"] == predictions["predicted"]).to_numpy(bool),
         )
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro evaluate@{name}`") from error
@@ -130,6 +147,8 @@ def _write(comparison: Comparison, results: list[_Result], config: Config) -> No
     rows = [asdict(entry) for entry in comparison.entries]
     (paths.REPORTS / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
     (paths.REPORTS / "leaderboard.md").write_text(comparison.page)
+    verdict = json.dumps(asdict(comparison.verdict), indent=2)
+    (paths.REPORTS / "verdict.json").write_text(verdict + "\n")
 
     curves = pd.concat([result.history.assign(training=result.name) for result in results])
     curves.to_csv(paths.REPORTS / "curves.csv", index=False)

@@ -22,6 +22,7 @@ LAYERS_FILE = "layers.csv"
 TRAINING_FILE = "training.json"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.csv"
 
 
 def training_name(model: str, seed: int) -> str:
