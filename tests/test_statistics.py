@@ -55,6 +55,7 @@ def test_one_training_each_is_mcnemars_exact_test() -> None:
     assert compared.difference == pytest.approx(0.12)
     assert "McNemar" in compared.test
     assert compared.seeds is None
+    assert compared.probability is None
 
 
 def test_holms_correction_is_the_textbooks() -> None:
@@ -100,7 +101,8 @@ def test_equal_models_are_told_apart_by_chance_alone(seeds: int) -> None:
 
     alarms = np.mean([pair.p_value < 0.05 for pair in compared])
     assert alarms <= 0.05 + 3 * (0.05 * 0.95 / 1000) ** 0.5
-    assert 0.4 < np.mean([pair.probability for pair in compared]) < 0.6
+    if seeds > 1:
+        assert 0.45 < np.mean([pair.probability for pair in compared]) < 0.55
 
 
 def test_the_seeds_it_asks_for_would_do() -> None:

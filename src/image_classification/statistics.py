@@ -37,7 +37,7 @@ class Difference:
         trainings.
     p_value: of the hypothesis that the models are equally good; for this pair alone.
     probability: that one training of the first model scores higher than one of the second on these
-        examples, ties counted half.
+        examples, ties counted half; None for one training each.
     seeds: trainings of each model with which a difference of this size would show, or None where
         more trainings alone would not do.
     test: what the p-value comes from.
@@ -46,7 +46,7 @@ class Difference:
     difference: float
     interval: Interval
     p_value: float
-    probability: float
+    probability: float | None
     seeds: int | None
     test: str
 
@@ -104,8 +104,6 @@ def compare(first: Hits, second: Hits) -> Difference:
     """
     scores = [hits.mean(axis=1) for hits in (first, second)]
     difference = float(scores[0].mean() - scores[1].mean())
-    wins = np.sign(scores[0][:, None] - scores[1][None, :])
-    probability = float((wins.mean() + 1) / 2)
     by_example = first.mean(axis=0) - second.mean(axis=0)
     examples = len(by_example)
     example_variance = float(by_example.var(ddof=1)) / examples
@@ -113,8 +111,10 @@ def compare(first: Hits, second: Hits) -> Difference:
     if min(len(first), len(second)) < 2:
         error, freedom = example_variance**0.5, examples - 1.0
         p_value, test = _mcnemar(first[0], second[0]), "McNemar, one training each"
-        seeds = None
+        probability = seeds = None
     else:
+        wins = np.sign(scores[0][:, None] - scores[1][None, :])
+        probability = float((wins.mean() + 1) / 2)
         parts = [(float(score.var(ddof=1)) / len(score), len(score) - 1) for score in scores]
         # What trainings do differently on an example is in their variance over seeds already.
         known = sum(float(hits.var(axis=0, ddof=1).mean()) / hits.size for hits in (first, second))

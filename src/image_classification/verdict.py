@@ -107,7 +107,10 @@ def words(pair: Pair, verdict: Verdict) -> str:
     """What is known of two models, in a sentence."""
     difference = pair.difference
     low, high = 100 * difference.interval.low, 100 * difference.interval.high
-    shown = f"{100 * difference.difference:+.2f} points, 95 % interval {low:.2f} to {high:.2f}"
+    shown = (
+        f"{100 * difference.difference:+.2f} points, 95 % interval {low:.2f} to {high:.2f}, "
+        f"corrected p = {pair.corrected:.2g}"
+    )
     if pair.told_apart:
         return f"{pair.first} beats {pair.second} ({shown})"
     trainings = min(
@@ -157,9 +160,10 @@ def markdown(verdict: Verdict) -> str:
     for pair in verdict.pairs:
         difference = pair.difference
         low, high = 100 * difference.interval.low, 100 * difference.interval.high
+        probability = "-" if difference.probability is None else f"{difference.probability:.2f}"
         lines.append(
             f"| {pair.first}, {pair.second} | {100 * difference.difference:+.2f} "
-            f"| {low:+.2f} to {high:+.2f} | {pair.corrected:.2g} | {difference.probability:.2f} "
+            f"| {low:+.2f} to {high:+.2f} | {pair.corrected:.2g} | {probability} "
             f"| {difference.test} |"
         )
     return "\n".join(lines) + "\n"
