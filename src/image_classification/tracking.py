@@ -43,7 +43,7 @@ from image_classification.errors import UserError
 SWEEP_RUN = "IMAGE_CLASSIFICATION_SWEEP_RUN"  # environment: the run that a sweep's runs stand under
 REQUIREMENTS = ("tensorflow", "keras", "numpy")  # of a logged model
 MODEL = "model"  # the name of the logged model within its run
-SYSTEM_METRICS_SECONDS = 5  # between two samples; short trainings would get none at MLflow's 10
+SYSTEM_METRICS_SECONDS = 2  # between two samples; short trainings would get none at MLflow's 10
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
