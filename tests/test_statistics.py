@@ -54,7 +54,7 @@ def test_one_training_each_is_mcnemars_exact_test() -> None:
     assert compared.p_value == pytest.approx(scipy.stats.binomtest(9, 30).pvalue)
     assert compared.difference == pytest.approx(0.12)
     assert "McNemar" in compared.test
-    assert compared.seeds is None
+    assert compared.seed_variance is None
     assert compared.probability is None
 
 
@@ -108,7 +108,7 @@ def test_equal_models_are_told_apart_by_chance_alone(seeds: int) -> None:
 def test_the_seeds_it_asks_for_would_do() -> None:
     """The power of trainings as many as it says, by simulation of their scores."""
     gap, spread = 0.001, 0.0008
-    needed = statistics.seeds_needed(gap, 2 * spread**2, example_variance=0)
+    needed = statistics.seeds_needed(gap, 2 * spread**2, 0, beyond=2, level=0.05)
     assert needed is not None
     generator = np.random.default_rng(3)
     first = generator.normal(gap, spread, (4000, needed))
@@ -119,5 +119,15 @@ def test_the_seeds_it_asks_for_would_do() -> None:
 
 
 def test_no_number_of_seeds_makes_up_for_too_few_examples() -> None:
-    assert statistics.seeds_needed(0.001, 1e-9, example_variance=1e-6) is None
-    assert statistics.seeds_needed(0, 1e-6, example_variance=0) is None
+    assert statistics.seeds_needed(0.001, 1e-9, 1e-6, beyond=3, level=0.05) is None
+    assert statistics.seeds_needed(0, 1e-6, 0, beyond=3, level=0.05) is None
+
+
+def test_copies_of_a_training_differ_by_their_examples_alone() -> None:
+    generator = np.random.default_rng(2)
+    first, second = generator.random((2, 1000)) < [[0.9], [0.8]]
+    compared = statistics.compare(np.stack([first, first]), np.stack([second, second]))
+
+    assert compared.p_value < 0.001
+    assert compared.interval.low < compared.difference < compared.interval.high
+    assert statistics.compare(np.stack([first] * 2), np.stack([first] * 2)).p_value == 1

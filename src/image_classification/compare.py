@@ -96,7 +96,10 @@ def _read(model: str, seed: int) -> _Result:
     training, evaluation = paths.MODELS / name, paths.EVALUATIONS / name
     try:
         predictions = pd.read_csv(
-            evaluation / paths.PREDICTIONS_FILE, usecols=["actual", "predicted"], dtype=str
+            evaluation / paths.PREDICTIONS_FILE,
+            usecols=["actual", "predicted"],
+            dtype=str,
+            keep_default_na=False,
         )
         return _Result(
             name=name,
@@ -147,8 +150,8 @@ def _write(comparison: Comparison, results: list[_Result], config: Config) -> No
     rows = [asdict(entry) for entry in comparison.entries]
     (paths.REPORTS / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
     (paths.REPORTS / "leaderboard.md").write_text(comparison.page)
-    verdict = json.dumps(asdict(comparison.verdict), indent=2)
-    (paths.REPORTS / "verdict.json").write_text(verdict + "\n")
+    judged = json.dumps(asdict(comparison.verdict), indent=2)
+    (paths.REPORTS / "verdict.json").write_text(judged + "\n")
 
     curves = pd.concat([result.history.assign(training=result.name) for result in results])
     curves.to_csv(paths.REPORTS / "curves.csv", index=False)

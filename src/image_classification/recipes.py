@@ -137,7 +137,8 @@ class ManySteps(keras.Model):
             one_step((images[batch], labels[batch]))
             return (batch + 1,)
 
-        with computing_in(self.precision, self.model.layers[:-1]):  # probabilities in float32
+        # Neither the scaling of the pixels nor the probabilities bear fewer digits.
+        with computing_in(self.precision, self.model.layers[1:-1]):
             tf.while_loop(lambda batch: batch < count, step_with, [tf.constant(0)])
         return dict(self.get_metrics_result())
 
@@ -156,15 +157,19 @@ def usable_precision(wanted: str) -> str:
 
 @contextmanager
 def computing_in(precision: str, layers: Sequence[keras.Layer]) -> Iterator[None]:
-    """Have layers that are traced meanwhile compute in a precision; weights stay float32."""
-    policies = [layer.dtype_policy for layer in layers]
-    for layer in layers:
-        layer.dtype_policy = f"mixed_{precision}" if precision != "float32" else precision
+    """Have layers that are traced meanwhile compute in a precision; weights stay float32.
+
+    Layers that were given another type of their own keep it, and so do layers within layers.
+    """
+    changed = [layer for layer in layers if layer.dtype_policy.name == "float32"]
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    for layer in changed:
+        layer.dtype_policy = policy
     try:
         yield
     finally:
-        for layer, policy in zip(layers, policies, strict=True):
-            layer.dtype_policy = policy
+        for layer in changed:
+            layer.dtype_policy = "float32"
 
 
 def learning_rate(

@@ -38,17 +38,18 @@ class Difference:
     p_value: of the hypothesis that the models are equally good; for this pair alone.
     probability: that one training of the first model scores higher than one of the second on these
         examples, ties counted half; None for one training each.
-    seeds: trainings of each model with which a difference of this size would show, or None where
-        more trainings alone would not do.
     test: what the p-value comes from.
+    seed_variance: of one training's accuracy, summed over the models; None for one training each.
+    example_variance: of the difference, from the choice of test examples.
     """
 
     difference: float
     interval: Interval
     p_value: float
     probability: float | None
-    seeds: int | None
     test: str
+    seed_variance: float | None
+    example_variance: float
 
 
 def interval_over_seeds(scores: NDArray[np.floating]) -> Interval | None:
@@ -100,52 +101,62 @@ def compare(first: Hits, second: Hits) -> Difference:
 
     Args:
         first: (trainings, examples).
-        second: (trainings, examples), the same examples.
+        second: as many trainings, of the same examples.
+
+    Raises:
+        ValueError: the models differ in the number of their trainings.
     """
+    if first.shape != second.shape:
+        raise ValueError(f"as many trainings and examples each, not {first.shape}, {second.shape}")
     scores = [hits.mean(axis=1) for hits in (first, second)]
     difference = float(scores[0].mean() - scores[1].mean())
     by_example = first.mean(axis=0) - second.mean(axis=0)
     examples = len(by_example)
     example_variance = float(by_example.var(ddof=1)) / examples
 
-    if min(len(first), len(second)) < 2:
+    if len(first) < 2:
         error, freedom = example_variance**0.5, examples - 1.0
         p_value, test = _mcnemar(first[0], second[0]), "McNemar, one training each"
-        probability = seeds = None
+        probability = seed_variance = None
     else:
         wins = np.sign(scores[0][:, None] - scores[1][None, :])
         probability = float((wins.mean() + 1) / 2)
         parts = [(float(score.var(ddof=1)) / len(score), len(score) - 1) for score in scores]
         # What trainings do differently on an example is in their variance over seeds already.
         known = sum(float(hits.var(axis=0, ddof=1).mean()) / hits.size for hits in (first, second))
-        example_variance = max(0.0, example_variance - known)
+        seed_variance = sum(float(score.var(ddof=1)) for score in scores)
+        if seed_variance > 0:  # or the trainings are copies, and examples all the chance there is
+            example_variance = max(0.0, example_variance - known)
         parts.append((example_variance, examples - 1))
         error = sum(variance for variance, _ in parts) ** 0.5
         freedom = _freedom(parts)
         p_value = float(2 * scipy.stats.t.sf(abs(difference) / error, freedom)) if error else 1.0
         test = "variance over seeds and examples"
-        seeds = seeds_needed(
-            difference, sum(float(score.var(ddof=1)) for score in scores), example_variance
-        )
     margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     interval = Interval(difference - margin, difference + margin)
-    return Difference(difference, interval, p_value, probability, seeds, test)
+    return Difference(
+        difference, interval, p_value, probability, test, seed_variance, example_variance
+    )
 
 
-def seeds_needed(difference: float, seed_variance: float, example_variance: float) -> int | None:
+def seeds_needed(
+    difference: float, seed_variance: float, example_variance: float, beyond: int, level: float
+) -> int | None:
     """Trainings of each model that would show a true difference of this size with `POWER`.
 
     Args:
         difference: of mean accuracies.
         seed_variance: of one training's accuracy, summed over the two models.
-        example_variance: of the difference over examples, squared standard error.
+        example_variance: of the difference, from the choice of test examples.
+        beyond: trainings that there are, which did not do.
+        level: of the test, corrected for the number of tests.
 
     Returns:
-        At least 2, or None where `MOST_SEEDS` would not do.
+        More than `beyond`, or None where `MOST_SEEDS` would not do.
     """
-    trainings = np.arange(2, MOST_SEEDS + 1)
+    trainings = np.arange(beyond + 1, MOST_SEEDS + 1)
     errors = np.sqrt(seed_variance / trainings + example_variance)
-    quantiles = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, 2 * (trainings - 1))
+    quantiles = scipy.stats.t.ppf(1 - level / 2, 2 * (trainings - 1))
     enough = abs(difference) > (quantiles + scipy.stats.norm.ppf(POWER)) * errors
     return int(trainings[enough.argmax()]) if enough.any() else None
 

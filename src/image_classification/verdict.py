@@ -34,32 +34,36 @@ class Pair:
     """Two models, the first with the higher mean, and their difference.
 
     corrected: the p-value after Holm's correction over all pairs of the verdict.
+    told_apart: whether it is below `SIGNIFICANCE`: the first is better beyond chance.
+    seeds: trainings of each model that would tell them apart if the difference is as large as it
+        looks; None if they are told apart, or where there is one training each, or where more
+        trainings alone would not do.
     """
 
     first: str
     second: str
     difference: Difference
     corrected: float
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether the first is better beyond chance."""
-        return self.corrected < SIGNIFICANCE
+    told_apart: bool
+    seeds: int | None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Scores, best mean first; all pairs of models; the number of test examples."""
+    """What is known of several models.
+
+    scores: best mean first.
+    pairs: all of them.
+    unbeaten: the models that no other beats beyond chance, best mean first.
+    trainings: of each model.
+    examples: that all were tested on.
+    """
 
     scores: Sequence[Score]
     pairs: Sequence[Pair]
+    unbeaten: Sequence[str]
+    trainings: int
     examples: int
-
-    @property
-    def unbeaten(self) -> list[str]:
-        """The models that no other beats beyond chance, best mean first."""
-        beaten = {pair.second for pair in self.pairs if pair.told_apart}
-        return [score.model for score in self.scores if score.model not in beaten]
 
 
 def judge(hits: Mapping[str, Hits]) -> Verdict:
@@ -73,13 +77,34 @@ def judge(hits: Mapping[str, Hits]) -> Verdict:
     differences = [statistics.compare(hits[first], hits[second]) for first, second in couples]
     p_values = np.array([difference.p_value for difference in differences])
     corrected = statistics.holm(p_values) if couples else p_values
+    trainings, examples = next(iter(hits.values())).shape
     pairs = [
-        Pair(first, second, difference, float(p_value))
-        for (first, second), difference, p_value in zip(
-            couples, differences, corrected, strict=True
-        )
+        _pair(*models, difference, float(p_value), trainings, level=SIGNIFICANCE / len(couples))
+        for models, difference, p_value in zip(couples, differences, corrected, strict=True)
     ]
-    return Verdict(scores, pairs, next(iter(hits.values())).shape[1])
+    beaten = {pair.second for pair in pairs if pair.told_apart}
+    unbeaten = [score.model for score in scores if score.model not in beaten]
+    return Verdict(scores, pairs, unbeaten, trainings, examples)
+
+
+def _pair(
+    first: str,
+    second: str,
+    difference: Difference,
+    corrected: float,
+    trainings: int,
+    level: float,
+) -> Pair:
+    told_apart, seeds = corrected < SIGNIFICANCE, None
+    if not told_apart and difference.seed_variance is not None:
+        seeds = statistics.seeds_needed(
+            difference.difference,
+            difference.seed_variance,
+            difference.example_variance,
+            beyond=trainings,
+            level=level,
+        )
+    return Pair(first, second, difference, corrected, told_apart, seeds)
 
 
 def _score(model: str, hits: Hits) -> Score:
@@ -95,12 +120,19 @@ def _score(model: str, hits: Hits) -> Score:
 
 
 def headline(verdict: Verdict) -> str:
-    """Which model is best, or which cannot be told apart from the best."""
+    """Which model scores best on test, or which cannot be told apart from the best."""
     best, *others = verdict.unbeaten
+    if not verdict.pairs:
+        return f"{best} is the only model."
+    beaten = len(verdict.scores) - len(verdict.unbeaten)
     if not others:
-        return f"{best} is the best model: it beats every other beyond chance."
-    named = f"{', '.join([best, *others][:-1])} and {others[-1]}"
-    return f"{named} cannot be told apart; every other model is beaten."
+        said = f"{best} beats every other model beyond chance."
+    else:
+        said = f"{', '.join([best, *others][:-1])} and {others[-1]} cannot be told apart"
+        said += "; every other model is beaten." if beaten else "."
+    if verdict.trainings == 1:
+        said += " This is about one training of each: more seeds would tell of the models."
+    return said
 
 
 def words(pair: Pair, verdict: Verdict) -> str:
@@ -113,25 +145,22 @@ def words(pair: Pair, verdict: Verdict) -> str:
     )
     if pair.told_apart:
         return f"{pair.first} beats {pair.second} ({shown})"
-    trainings = min(
-        score.trainings for score in verdict.scores if score.model in (pair.first, pair.second)
-    )
-    if trainings == 1:
-        way_out = "one training each says little of the models, train with more seeds"
-    elif difference.seeds is None:
+    if verdict.trainings == 1:
+        way_out = "more seeds may"
+    elif pair.seeds is None:
         way_out = f"with {verdict.examples:,} test examples more seeds alone would not do"
     else:
-        way_out = f"about n = {difference.seeds} would do"
+        way_out = f"about n = {pair.seeds} would do"
     return (
-        f"{pair.first} and {pair.second} cannot be told apart at n = {trainings} ({shown}); "
-        f"{way_out}"
+        f"{pair.first} and {pair.second} cannot be told apart at n = {verdict.trainings} "
+        f"({shown}); {way_out}"
     )
 
 
 def markdown(verdict: Verdict) -> str:
     """The verdict as a section of a page: words, scores, pairs."""
     lines = [
-        f"**{headline(verdict)}**",
+        f"**{headline(verdict)}** By test accuracy; the champion is chosen by validation.",
         "",
         *(f"- {words(pair, verdict)}" for pair in verdict.pairs),
         "",
