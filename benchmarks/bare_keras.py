@@ -12,7 +12,6 @@ import keras
 import numpy as np
 from keras import layers
 
-
 SEED = 0  # the project's default
 
 
