@@ -94,6 +94,14 @@ def test_only_the_training_computes_in_bfloat16(compose: Compose, jit_compile: b
     assert losses["bfloat16"] != pytest.approx(losses["float32"], rel=1e-5)
 
 
+def test_a_layer_with_a_type_of_its_own_keeps_it() -> None:
+    layers = [keras.layers.Dense(2), keras.layers.Dense(2, dtype="float64")]
+    for precision, inside in (("float32", "float32"), ("bfloat16", "bfloat16")):
+        with recipes.computing_in(precision, layers):
+            assert [layer.compute_dtype for layer in layers] == [inside, "float64"]
+        assert [layer.compute_dtype for layer in layers] == ["float32", "float64"]
+
+
 def test_one_cycle_rises_to_the_highest_rate_and_falls_to_zero(compose: Compose) -> None:
     recipe = replace(
         compose("recipe=fast").recipe, schedule="one_cycle", learning_rate=0.01, warm_up=0.25
