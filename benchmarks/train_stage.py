@@ -45,7 +45,7 @@ def main() -> None:
     with clock("import MLflow"):
         from image_classification import tracking
     with clock("import TensorFlow"):
-        from image_classification import models, recipes  # noqa: F401
+        from image_classification import models  # which imports Keras, and that TensorFlow
 
     opened = tracking.training_run
 
