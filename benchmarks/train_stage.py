@@ -59,8 +59,7 @@ def main() -> None:
             run.__exit__(None, None, None)
 
     parts: list[tuple[Any, str, str]] = [
-        (dataset, "load_split", "data"),
-        (dataset, "require_origin", "data"),
+        (dataset, "split_of_training", "data"),
         (dataset, "dvc_hash", "data"),
         (models, "build", "build the model"),
         (train, "fit", "fit"),

@@ -184,6 +184,12 @@ def test_a_second_repro_runs_nothing(trained: Project) -> None:
         ("params.yaml", "epochs: 2", "epochs: 3", {"train@cnn-0", "train@lm-0"}),
         ("params.yaml", "seeds: [0]", "seeds: [0, 1]", {"compare"}),
         ("conf/data/tiny.yaml", "split_seed: 42", "split_seed: 43", {"split"}),
+        (
+            "params.yaml",
+            "split_per_seed: null",
+            "split_per_seed: true",
+            {f"{stage}@{name}" for stage in ("train", "evaluate") for name in TRAININGS},
+        ),
         ("conf/data/tiny.yaml", ".gz", "", set()),
         ("src/image_classification/metrics.py", '"""', '""" ', {"evaluate@cnn-0", "evaluate@lm-0"}),
         (

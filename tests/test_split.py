@@ -9,7 +9,7 @@ from image_classification import dataset, paths
 from image_classification.config import Config
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
-from image_classification.split import set_aside, split
+from image_classification.split import split
 
 
 @pytest.fixture
@@ -30,7 +30,10 @@ def test_the_default_split_is_the_studys(compose: Compose) -> None:
     indices = np.arange(60_000, dtype=">u4").view(np.uint8).reshape(-1, 2, 2, 1)
     labels = np.arange(60_000) % 10
 
-    parts = set_aside(Examples(indices, labels.astype(np.uint8)), compose().data)
+    data = compose().data
+    parts = dataset.set_aside(
+        Examples(indices, labels.astype(np.uint8)), data, seed=data.split_seed
+    )
 
     train, validation = train_test_split(indices, test_size=1 / 6, random_state=42)
     assert len(train) == 50_000
@@ -92,3 +95,24 @@ def test_validation_must_leave_images_to_train_with(config: Config) -> None:
 
     with pytest.raises(UserError, match="leave none to train with"):
         split(config)
+
+
+def test_a_seed_can_draw_its_own_split_of_what_is_not_test(config: Config) -> None:
+    def images(seed: int) -> tuple[list[bytes], list[bytes]]:
+        found = dataset.split_of_training(paths.SPLIT, config.data, seed)
+        assert np.array_equal(found.test.images, parts["test"].images)
+        assert len(found.validation.labels) == config.data.validation_examples
+        return list(map(bytes, found.train.images)), list(map(bytes, found.validation.images))
+
+    parts = split(config)
+    before = images(seed=0)
+    assert images(seed=1) == before
+    config.data.split_per_seed = True
+
+    first, second = images(seed=0), images(seed=1)
+
+    assert images(seed=0) == first
+    assert not set(first[1]) & set(first[0])
+    for train, validation in (first, second):
+        assert sorted(train + validation) == sorted(before[0] + before[1])
+    assert set(first[1]) != set(second[1]) != set(before[1]) != set(first[1])

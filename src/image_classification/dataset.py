@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,6 +104,50 @@ def load_split(folder: Path) -> Split:
     except (ValueError, EOFError) as error:
         raise UserError(f"{folder} is damaged ({error}): run `dvc repro --force split`") from error
     return Split(**parts, origin=origin)
+
+
+def split_of_training(folder: Path, data: DataConfig, seed: int) -> Split:
+    """The split that a training with this seed uses.
+
+    It is the one on disk or, with `data.split_per_seed`, another draw of as many validation
+    examples from what is not test, from both seeds.
+
+    Raises:
+        UserError: a file is missing or damaged, or was made from another configuration.
+    """
+    split = load_split(folder)
+    require_origin(split, data)
+    if not data.split_per_seed:
+        return split
+    both = Examples(
+        np.concatenate([split.train.images, split.validation.images]),
+        np.concatenate([split.train.labels, split.validation.labels]),
+    )
+    (drawn,) = np.random.SeedSequence([data.split_seed, seed]).generate_state(1)
+    parts = set_aside(both, data, int(drawn))
+    return replace(split, train=parts["train"], validation=parts["validation"])
+
+
+def set_aside(examples: Examples, data: DataConfig, seed: int) -> dict[str, Examples]:
+    """Part a shuffle of the examples, drawn from the seed, into `train` and `validation`.
+
+    Raises:
+        UserError: there would be none to train with.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if data.validation_examples >= len(examples.labels):
+        raise UserError(
+            f"data.validation_examples: {data.validation_examples} of "
+            f"{len(examples.labels)} training images leave none to train with"
+        )
+    train, validation = train_test_split(
+        np.arange(len(examples.labels)), test_size=data.validation_examples, random_state=seed
+    )
+    return {
+        "train": Examples(examples.images[train], examples.labels[train]),
+        "validation": Examples(examples.images[validation], examples.labels[validation]),
+    }
 
 
 def origin(data: DataConfig) -> dict[str, object]:

@@ -42,8 +42,7 @@ def evaluate(config: Config) -> Evaluation:
         UserError: there is no such training or no split, or one made from other data; MLflow
             can't be reached or does not hold the run.
     """
-    split = dataset.load_split(paths.SPLIT)
-    dataset.require_origin(split, config.data)
+    split = dataset.split_of_training(paths.SPLIT, config.data, config.seed)
     source = paths.MODELS / paths.training_name(config.model.name, config.seed)
     training = _read_training(source)
     folder = Path(config.output_dir)

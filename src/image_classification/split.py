@@ -1,7 +1,5 @@
 """Stage `split`: the raw files become training, validation and test arrays in data/split/."""
 
-import numpy as np
-
 from image_classification import dataset, paths
 from image_classification.config import Config, DataConfig, entry_point
 from image_classification.dataset import Examples
@@ -26,29 +24,9 @@ def split(config: Config) -> dict[str, Examples]:
     """
     train = _read(config.data, "train")
     test = _read(config.data, "test")
-    parts = {**set_aside(train, config.data), "test": test}
+    parts = {**dataset.set_aside(train, config.data, config.data.split_seed), "test": test}
     dataset.save_split(paths.SPLIT, parts, dataset.origin(config.data))
     return parts
-
-
-def set_aside(examples: Examples, data: DataConfig) -> dict[str, Examples]:
-    """Part a shuffle of the examples, drawn from `split_seed`, into `train` and `validation`."""
-    from sklearn.model_selection import train_test_split
-
-    if data.validation_examples >= len(examples.labels):
-        raise UserError(
-            f"data.validation_examples: {data.validation_examples} of "
-            f"{len(examples.labels)} training images leave none to train with"
-        )
-    train, validation = train_test_split(
-        np.arange(len(examples.labels)),
-        test_size=data.validation_examples,
-        random_state=data.split_seed,
-    )
-    return {
-        "train": Examples(examples.images[train], examples.labels[train]),
-        "validation": Examples(examples.images[validation], examples.labels[validation]),
-    }
 
 
 def _read(data: DataConfig, part: str) -> Examples:

@@ -52,8 +52,7 @@ def train(config: Config) -> Training:
         UserError: there is no split, or one made from other data; the folder can't be written;
             MLflow can't be reached; the model can't be built.
     """
-    split = dataset.load_split(paths.SPLIT)
-    dataset.require_origin(split, config.data)
+    split = dataset.split_of_training(paths.SPLIT, config.data, config.seed)
     folder = _writable(Path(config.output_dir))
 
     from image_classification import tracking  # MLflow, and then TensorFlow, take seconds to import
