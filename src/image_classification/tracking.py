@@ -35,7 +35,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
-from image_classification import paths
+from image_classification import paths, provenance
 from image_classification.config import Config, defining, flatten
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
@@ -151,19 +151,6 @@ def _process_tags() -> dict[str, str]:
     }
 
 
-def _git_tags() -> dict[str, str]:
-    """The commit, and whether what defines a training differs from it; stage outputs do not."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else "unknown"
-
-    sources = ["src", "conf", "params.yaml", "dvc.yaml", "requirements.lock"]
-    changes = git("status", "--porcelain", "--", *sources)
-    dirty = changes if changes == "unknown" else str(bool(changes)).lower()
-    return {"git.commit": git("rev-parse", "HEAD"), "git.dirty": dirty}
-
-
 @contextlib.contextmanager
 def _ending(run: mlflow.ActiveRun) -> Iterator[mlflow.ActiveRun]:
     """Give the run its last status however its block is left."""
@@ -194,7 +181,8 @@ def training_run(config: Config, data_hash: str) -> Iterator[str]:
         "recipe": config.recipe.name,
         "seed": str(config.seed),
         "dvc.data": data_hash,
-        **_git_tags(),
+        **provenance.commit(),
+        "machine": provenance.machine(),
         **_process_tags(),
     }
     if SWEEP_RUN in os.environ:

@@ -1,0 +1,42 @@
+"""Where a result comes from: the commit, and the machine."""
+
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+SOURCES = ["src", "conf", "params.yaml", "dvc.yaml", "requirements.lock"]
+PACKAGES = ("tensorflow", "keras", "numpy")
+
+
+def commit() -> dict[str, str]:
+    """`git.commit`, and `git.dirty`: whether what defines a training differs from it.
+
+    What stages write does not count. Either is "unknown" outside a Git repository.
+    """
+    changes = _git("status", "--porcelain", "--", *SOURCES)
+    dirty = changes if changes == "unknown" else str(bool(changes)).lower()
+    return {"git.commit": _git("rev-parse", "HEAD"), "git.dirty": dirty}
+
+
+def machine() -> str:
+    """The processor, cores, memory, system and versions that a result may depend on, in a line."""
+    information = Path("/proc/cpuinfo")
+    found = re.search(
+        r"model name\s*: (.*)", information.read_text() if information.exists() else ""
+    )
+    processor = found[1] if found else platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = psutil.virtual_memory().total / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    system = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{processor}, {cores} cores, {memory:.0f} GiB, {system}, {packages}"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
