@@ -17,6 +17,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
+from playwright.sync_api import Browser, sync_playwright
 
 from image_classification import config as configuration
 from image_classification.config import Config
@@ -168,6 +169,26 @@ def tiny_project(root: Path, mirror: Mirror) -> Project:
     project.edit("params.yaml", "epochs: null", "epochs: 2")
     commit(project)
     return project
+
+
+def chromium() -> str | None:
+    """The system's Chromium, which root gets installed on the way."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
+            subprocess.run(["apt-get", *command], capture_output=True, timeout=240, check=False)
+        found = shutil.which("chromium")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = chromium()
+    if program is None:
+        pytest.skip("no Chromium here, and none could be installed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
 
 
 @pytest.fixture

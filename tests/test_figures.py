@@ -28,28 +28,6 @@ def drawn(figure: Figure) -> Figure:
     return figure
 
 
-def test_accuracy_by_epoch_tells_training_validation_and_test_apart() -> None:
-    figure = drawn(figures.accuracy_by_epoch({"nn-0": HISTORY}, {"nn-0": 0.88}, "title"))
-    training, validation, test = figure.axes[0].get_lines()
-
-    assert (training.get_linestyle(), validation.get_linestyle(), test.get_linestyle()) == (
-        "--",
-        "-",
-        ":",
-    )
-    assert np.asarray(training.get_xdata()).tolist() == [1, 2, 3]
-    assert np.asarray(validation.get_ydata()).tolist() == [0.75, 0.8, 0.85]
-    assert set(np.asarray(test.get_ydata()).tolist()) == {0.88}
-
-
-def test_models_of_a_family_differ_in_colour_and_marker() -> None:
-    histories = {f"m{i}": HISTORY for i in range(8)}
-    figure = drawn(figures.accuracy_by_epoch(histories, dict.fromkeys(histories, 0.9), "title"))
-    solid = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "-"]
-
-    assert len({(line.get_color(), line.get_marker()) for line in solid}) == 8
-
-
 def test_loss_and_accuracy_stand_side_by_side() -> None:
     figure = drawn(figures.loss_and_accuracy(HISTORY, "title"))
 
@@ -88,32 +66,32 @@ def test_the_example_names_what_it_is_and_what_it_was_taken_for() -> None:
 @pytest.mark.parametrize("count", [0, 1, 25])
 def test_the_sheet_of_mistakes_takes_any_number(count: int) -> None:
     examples = tiny_examples(count, 0)
-    probabilities = np.full((count, 10), 0.1)
-    figure = drawn(
-        figures.mistakes(examples.images, examples.labels, probabilities, CLASSES, "title")
-    )
+    captions = [f"caption {index}" for index in range(count)]
+    figure = drawn(figures.image_sheet(examples.images, captions, "title"))
 
-    assert sum(bool(axes.images) for axes in figure.axes) == count
+    shown = [axes.get_title() for axes in figure.axes if axes.images]
+    assert shown == captions
+
+
+def test_a_mistake_is_captioned_with_both_classes_and_the_confidence() -> None:
+    probabilities = np.array([[0.1, 0.2, 0.7]])
+
+    assert figures.mistake_captions(np.array([1]), probabilities, ["a", "b", "c"]) == [
+        "b taken for c\n70.0% sure"
+    ]
+
+
+def test_reliability_has_a_panel_a_model_on_the_diagonal() -> None:
+    table = pd.DataFrame({"confidence": [0.55, 0.95], "accuracy": [0.5, 0.9], "examples": [1, 3]})
+    figure = drawn(figures.reliability({"nn": table, "cnn": table}))
+
+    assert [axes.get_title() for axes in figure.axes] == ["nn", "cnn"]
+    diagonal, measured = figure.axes[0].get_lines()
+    assert np.array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+    assert np.asarray(measured.get_ydata()).tolist() == [0.5, 0.9]
 
 
 def test_colour_images_can_be_drawn() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
 
     drawn(figures.example_prediction(image, 0, np.eye(10)[0], CLASSES, "title"))
-
-
-def test_the_leaderboard_shows_test_validation_and_published_scores() -> None:
-    rows = pd.DataFrame(
-        {
-            "model": ["cnn", "nn"],
-            "seed": [0, 0],
-            "test_accuracy": [0.99, 0.98],
-            "validation_accuracy": [0.991, 0.979],
-        }
-    )
-    figure = drawn(figures.leaderboard(rows, {"cnn": [0.992, 0.993]}))
-    validation, test, published = figure.axes[0].collections
-
-    assert np.asarray(test.get_offsets())[:, 0].tolist() == [0.99, 0.98]
-    assert np.asarray(validation.get_offsets())[:, 0].tolist() == [0.991, 0.979]
-    assert np.asarray(published.get_offsets())[:, 0].tolist() == [0.992, 0.993]

@@ -12,8 +12,14 @@ ENTRY = Entry(
     test_accuracy=0.98,
     test_precision=0.97,
     test_recall=0.96,
+    test_loss=0.06,
+    test_brier=0.03,
+    test_calibration_error=0.01,
     epochs=4,
     fit_seconds=12.3,
+    model_bytes=2_640_000,
+    microseconds_batch_1=1100,
+    microseconds_batch_256=66,
     run_id="abc",
     version=3,
 )
@@ -29,6 +35,21 @@ def test_equal_accuracies_are_told_apart_by_validation_loss() -> None:
     surer = replace(ENTRY, seed=1, validation_loss=0.02)
 
     assert leaderboard.ranked([ENTRY, surer]) == [surer, ENTRY]
+
+
+def test_a_model_that_won_one_draw_does_not_stand_above_the_better_one() -> None:
+    lucky = [
+        replace(ENTRY, model="nn", seed=seed, validation_accuracy=accuracy)
+        for seed, accuracy in enumerate((0.97, 0.995, 0.98))
+    ]
+    steady = [
+        replace(ENTRY, seed=seed, validation_accuracy=accuracy)
+        for seed, accuracy in enumerate((0.99, 0.989, 0.991))
+    ]
+
+    order = [(entry.model, entry.seed) for entry in leaderboard.ranked([*lucky, *steady])]
+
+    assert order == [("cnn", 2), ("cnn", 0), ("cnn", 1), ("nn", 1), ("nn", 2), ("nn", 0)]
 
 
 def test_the_best_seed_of_each_model() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from conftest import Project
@@ -39,8 +40,8 @@ def changed(project: Project) -> set[str]:
 
 
 def test_each_training_is_a_finished_run_with_its_history(trained: Project) -> None:
-    assert sorted(runs(trained)) == TRAININGS
-    for run in runs(trained).values():
+    assert sorted(runs(trained)) == ["cnn-0", "comparison", "lm-0"]
+    for run in (runs(trained)[name] for name in TRAININGS):
         for metric in (
             "loss",
             "accuracy",
@@ -78,7 +79,7 @@ def test_a_run_holds_parameters_test_metrics_and_artifacts(trained: Project) -> 
     assert run.data.params["model.layers.hidden.units"] == "400"
     assert run.data.params["seed"] == "0"
     measured = json.loads((trained.root / "evaluations/cnn-0/metrics.json").read_text())
-    for name in ("loss", "accuracy", "precision", "recall", "f1", "f1_macro"):
+    for name in ("loss", "accuracy", "precision", "f1_macro", "brier", "calibration_error"):
         assert run.data.metrics[f"test_{name}"] == pytest.approx(measured[f"test_{name}"])
     assert any(name.startswith("system/cpu") for name in run.data.metrics)
     assert artifacts(trained, run, "training") >= {
@@ -90,10 +91,13 @@ def test_a_run_holds_parameters_test_metrics_and_artifacts(trained: Project) -> 
         "confusion_matrix.csv",
         "per_class.csv",
         "predictions.csv",
+        "robustness.csv",
+        "costs.json",
     }
     assert artifacts(trained, run, "evaluation/figures") == {
         "confusion_matrix.png",
         "worst_mistakes.png",
+        "reliability.png",
         "example_prediction.png",
         "loss_and_accuracy.png",
         "layers.png",
@@ -133,7 +137,53 @@ def test_the_leaderboard_tells_what_the_stages_measured(trained: Project) -> Non
     page = (trained.root / "reports/leaderboard.md").read_text()
     assert all(f"| {name} |" in page for name in TRAININGS)
     figures = {path.name for path in (trained.root / "reports/figures").iterdir()}
-    assert figures == {"leaderboard.png", "accuracy_linear.png", "accuracy_convolutional.png"}
+    assert figures >= {"leaderboard.png", "accuracy_linear.png", "accuracy_convolutional.png"}
+
+
+def test_robustness_and_costs_are_measured_on_the_model(trained: Project) -> None:
+    folder = trained.root / "evaluations/cnn-0"
+    robustness = pd.read_csv(folder / "robustness.csv")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    costs = json.loads((folder / "costs.json").read_text())
+
+    unharmed = robustness[robustness["strength"] == 0]
+    assert unharmed["accuracy"].tolist() == pytest.approx([metrics["test_accuracy"]] * 5)
+    noisy = robustness[(robustness["corruption"] == "noise") & (robustness["strength"] > 0)]
+    assert metrics["robustness_noise"] == pytest.approx(noisy["accuracy"].mean())
+    assert costs["parameters"] == 650_714
+    assert costs["model_bytes"] == (trained.root / "models/cnn-0/model.keras").stat().st_size
+    assert costs["microseconds_batch_1"] > costs["microseconds_batch_256"] > 0
+
+
+def test_the_comparison_is_a_run_that_leads_to_the_runs_compared(trained: Project) -> None:
+    run = client(trained).get_run(runs(trained)["comparison"].info.run_id)
+    compared = [runs(trained)[name] for name in TRAININGS]
+
+    note = run.data.tags["mlflow.note.content"]
+    for training in compared:
+        experiment, run_id = training.info.experiment_id, training.info.run_id
+        assert f"(#/experiments/{experiment}/runs/{run_id})" in note
+    assert run.inputs is not None
+    linked = {model.model_id for model in run.inputs.model_inputs}
+    assert linked == {
+        output.model_id
+        for training in compared
+        if training.outputs
+        for output in training.outputs.model_outputs
+    }
+    logged = artifacts(trained, run, "")
+    assert {"index.html", "verdict.json", "leaderboard.md", "figures"} <= logged
+
+
+def test_every_version_has_a_model_card(trained: Project) -> None:
+    for name in ("lm", "cnn"):
+        version = client(trained).get_model_version_by_alias("tiny", name)
+        run = runs(trained)[f"{name}-0"]
+        card = version.description or ""
+        assert f"{run.data.metrics['test_accuracy']:.4f}" in card
+        assert run.data.tags["git.commit"] in card
+        assert run.data.tags["machine"] in card
+        assert "Intended use, users, uses to avoid: unknown" in card
 
 
 def test_the_verdict_rests_on_the_predictions(trained: Project) -> None:
@@ -191,13 +241,14 @@ def test_a_second_repro_runs_nothing(trained: Project) -> None:
             {f"{stage}@{name}" for stage in ("train", "evaluate") for name in TRAININGS},
         ),
         ("conf/data/tiny.yaml", ".gz", "", set()),
-        ("src/image_classification/metrics.py", '"""', '""" ', {"evaluate@cnn-0", "evaluate@lm-0"}),
+        ("src/image_classification/costs.py", '"""', '""" ', {"evaluate@cnn-0", "evaluate@lm-0"}),
         (
             "src/image_classification/figures.py",
             '"""',
             '""" ',
             {"evaluate@cnn-0", "evaluate@lm-0", "compare"},
         ),
+        ("src/image_classification/templates/report.html.j2", "lang=", "lang =", {"compare"}),
         ("src/image_classification/tracking.py", '"""', '""" ', set()),
     ],
 )
@@ -253,7 +304,7 @@ def test_an_experiment_in_a_copy_reads_its_own_config_and_logs_to_the_project(
     )
 
     new = {name: run for name, run in runs(trained).items() if run.info.run_id not in known}
-    assert list(new) == ["cnn-0"]
+    assert sorted(new) == ["cnn-0", "comparison"]
     params = new["cnn-0"].data.params
     assert (params["recipe.epochs"], params["model.dropout"]) == ("1", "0.7")
     after = {
@@ -314,7 +365,8 @@ def test_more_seeds_train_only_what_is_new(project: Project) -> None:
     project.must("dvc", "exp", "run", "-S", "models=[lm]", "-S", "seeds=[0,1,2]")
 
     found = runs(project)
-    assert sorted(found) == ["lm-0", "lm-1", "lm-2"]
+    assert sorted(found) == ["comparison", "lm-0", "lm-1", "lm-2"]
+    del found["comparison"]
     assert found["lm-0"].info.run_id == first
     verdict = json.loads((project.root / "reports/verdict.json").read_text())
     (score,) = verdict["scores"]

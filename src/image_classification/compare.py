@@ -1,26 +1,25 @@
-"""Stage `compare`: all trainings of the pipeline side by side, and the best one by validation.
+"""Stage `compare`: all trainings of the pipeline side by side, the verdict, and the best model.
 
 Here models enter MLflow's registry, as versions of one registered model a data set: the alias of
-a model's name is the best training of that model, `champion` the best of all.
+a model's name is the best training of that model by validation, `champion` the best of the model
+whose trainings are the best on average.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from image_classification import leaderboard, paths
-from image_classification.config import Config, entry_point
+from image_classification import dataset, leaderboard, paths
+from image_classification.config import Config, entry_point, flatten
+from image_classification.dataset import Examples
 from image_classification.errors import UserError
 from image_classification.leaderboard import Entry
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from image_classification.verdict import Verdict
+    from image_classification.comparison import Comparison, Result
 
 CHAMPION = "champion"
 
@@ -29,87 +28,74 @@ CHAMPION = "champion"
 def main(config: Config) -> None:
     """Compare the trainings of all models and seeds."""
     champion, *_ = compare(config).entries
-    print(f"champion by validation: {champion.name}; see {paths.REPORTS}/leaderboard.md")
+    print(f"champion by validation: {champion.name}; see {paths.REPORTS}/index.html")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The leaderboard, best first, what is known of the models, and the page in Markdown."""
-
-    entries: list[Entry]
-    verdict: "Verdict"
-    page: str
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What the stages left of one training."""
-
-    name: str
-    model: str
-    seed: int
-    family: str
-    training: dict[str, Any]
-    metrics: dict[str, float]
-    history: "pd.DataFrame"
-    hits: NDArray[np.bool_]  # (test examples,): whether each is classified rightly
-
-
-def compare(config: Config) -> Comparison:
-    """Rank the trainings, write the reports, and point the registry's aliases at the best.
+def compare(config: Config) -> "Comparison":
+    """Judge the models, write the reports, log them, and point the registry's aliases at the best.
 
     Raises:
         UserError: a training or an evaluation is missing; MLflow can't be reached or lacks a run.
     """
-    results = [_read(model, seed) for model in config.models for seed in config.seeds]
+    test = dataset.load_split(paths.SPLIT).test
+    results = [
+        _read(model, seed, test, config.data.classes)
+        for model in config.models
+        for seed in config.seeds
+    ]
 
-    from image_classification import tracking, verdict  # MLflow takes seconds to import
+    from image_classification import comparison, report, tracking  # seconds to import
 
     run_ids = [result.training["run_id"] for result in results]
     versions = tracking.register(config.data.name, run_ids)
     published = config.data.published
     entries = leaderboard.ranked(_entry(result, versions, published) for result in results)
-    judged = verdict.judge(
-        {
-            model: np.stack([result.hits for result in results if result.model == model])
-            for model in config.models
-        }
-    )
-    table = leaderboard.markdown(
-        entries,
-        title=f"Leaderboard: {config.data.name}",
-        note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} training(s) a model; "
-        "test scores took no part in the order.",
-    )
-    page = f"{table}\n## Which model is better\n\n{verdict.markdown(judged)}"
-    comparison = Comparison(entries, judged, page)
-    _write(comparison, results, config)
+    labels = np.asarray(test.labels)
+    compared = comparison.judge(config.data.name, config.data.classes, results, entries, labels)
+
+    tags = tracking.tags(run_ids)
+    _write(compared, config)
+    _draw(compared, test, config)
+    page = report.html(compared, tags, _parameters(config), paths.REPORTS / "figures")
+    (paths.REPORTS / "index.html").write_text(page)
+
+    cards = report.model_cards(compared, tags, config.data, config.recipe.name)
+    tracking.describe_versions(config.data.name, cards)
+    with tracking.comparison_run(config.data.name, run_ids) as experiment_id:
+        note = report.comparison_note(compared, experiment_id)
+        tracking.log_comparison(note, paths.REPORTS)
     if not paths.is_copy():  # an experiment that is not applied leaves the aliases alone
         tracking.set_aliases(config.data.name, _aliases(entries))
-    return comparison
+    return compared
 
 
-def _read(model: str, seed: int) -> _Result:
+def _read(model: str, seed: int, test: Examples, classes: list[str]) -> "Result":
     import pandas as pd
+
+    from image_classification.comparison import Result
 
     name = paths.training_name(model, seed)
     training, evaluation = paths.MODELS / name, paths.EVALUATIONS / name
     try:
+        columns = [f"probability_{name}" for name in classes]
         predictions = pd.read_csv(
-            evaluation / paths.PREDICTIONS_FILE,
-            usecols=["actual", "predicted"],
-            dtype=str,
-            keep_default_na=False,
+            evaluation / paths.PREDICTIONS_FILE, usecols=columns, dtype=np.float32
         )
-        return _Result(
-            name=name,
+        if len(predictions) != len(test.labels):
+            raise ValueError("there must be one prediction for each test example")
+        return Result(
             model=model,
             seed=seed,
             family=yaml.safe_load((training / paths.CONFIG_FILE).read_text())["model"]["family"],
             training=json.loads((training / paths.TRAINING_FILE).read_text()),
             metrics=json.loads((evaluation / paths.METRICS_FILE).read_text()),
+            costs=json.loads((evaluation / paths.COSTS_FILE).read_text()),
             history=pd.read_csv(training / paths.HISTORY_FILE),
-            hits=(predictions["actual"] == predictions["predicted"]).to_numpy(bool),
+            per_class=pd.read_csv(
+                evaluation / paths.PER_CLASS_FILE, dtype={"class": str}, keep_default_na=False
+            ),
+            robustness=pd.read_csv(evaluation / paths.ROBUSTNESS_FILE),
+            probabilities=predictions[columns].to_numpy(),
         )
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro evaluate@{name}`") from error
@@ -117,7 +103,7 @@ def _read(model: str, seed: int) -> _Result:
         raise UserError(f"{training} or {evaluation} is damaged: run `dvc repro`") from error
 
 
-def _entry(result: _Result, versions: dict[str, int], published: dict[str, list[float]]) -> Entry:
+def _entry(result: "Result", versions: dict[str, int], published: dict[str, list[float]]) -> Entry:
     return Entry(
         model=result.model,
         seed=result.seed,
@@ -127,8 +113,14 @@ def _entry(result: _Result, versions: dict[str, int], published: dict[str, list[
         test_accuracy=result.metrics["test_accuracy"],
         test_precision=result.metrics["test_precision"],
         test_recall=result.metrics["test_recall"],
+        test_loss=result.metrics["test_loss"],
+        test_brier=result.metrics["test_brier"],
+        test_calibration_error=result.metrics["test_calibration_error"],
         epochs=result.training["epochs"],
         fit_seconds=result.training["fit_seconds"],
+        model_bytes=int(result.costs["model_bytes"]),
+        microseconds_batch_1=result.costs["microseconds_batch_1"],
+        microseconds_batch_256=result.costs["microseconds_batch_256"],
         run_id=result.training["run_id"],
         version=versions[result.training["run_id"]],
         published_test_accuracy=published.get(result.model, []),
@@ -140,33 +132,55 @@ def _aliases(entries: list[Entry]) -> dict[str, int]:
     return {**{model: entry.version for model, entry in best.items()}, CHAMPION: entries[0].version}
 
 
-def _write(comparison: Comparison, results: list[_Result], config: Config) -> None:
+def _parameters(config: Config) -> dict[str, Any]:
+    """The knobs of params.yaml as they are in force."""
+    split = ("name", "validation_examples", "split_seed", "split_per_seed")
+    knobs = {
+        "models": config.models,
+        "seeds": config.seeds,
+        "data": {key: getattr(config.data, key) for key in split},
+        "recipe": vars(config.recipe),
+    }
+    return dict(flatten(knobs))
+
+
+def _write(compared: "Comparison", config: Config) -> None:
+    from image_classification import verdict
+
+    paths.REPORTS.mkdir(exist_ok=True)
+    rows = [asdict(entry) for entry in compared.entries]
+    (paths.REPORTS / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
+    judged = json.dumps(asdict(compared.verdict), indent=2)
+    (paths.REPORTS / "verdict.json").write_text(judged + "\n")
+    compared.label_errors.to_csv(paths.REPORTS / "likely_label_errors.csv", index=False)
+    table = leaderboard.markdown(
+        compared.entries,
+        title=f"Leaderboard: {config.data.name}",
+        note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} training(s) a model; "
+        "test scores took no part in the order.",
+    )
+    page = f"{table}\n## Which model is better\n\n{verdict.markdown(compared.verdict)}"
+    (paths.REPORTS / "leaderboard.md").write_text(page)
+
+
+def _draw(compared: "Comparison", test: Examples, config: Config) -> None:
     import pandas as pd
 
-    from image_classification import figures
+    from image_classification import pictures
 
-    folder = paths.REPORTS / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(entry) for entry in comparison.entries]
-    (paths.REPORTS / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
-    (paths.REPORTS / "leaderboard.md").write_text(comparison.page)
-    judged = json.dumps(asdict(comparison.verdict), indent=2)
-    (paths.REPORTS / "verdict.json").write_text(judged + "\n")
-
-    curves = pd.concat([result.history.assign(training=result.name) for result in results])
-    curves.to_csv(paths.REPORTS / "curves.csv", index=False)
-
-    figures.leaderboard(pd.DataFrame(rows), config.data.published).savefig(
-        folder / "leaderboard.png"
+    curves = pd.concat(
+        [
+            result.history.assign(
+                model=result.model, training=paths.training_name(result.model, result.seed)
+            )
+            for result in compared.results
+        ]
     )
-    for family in dict.fromkeys(result.family for result in results):
-        members = [result for result in results if result.family == family]
-        figure = figures.accuracy_by_epoch(
-            {member.name: member.history for member in members},
-            {member.name: member.metrics["test_accuracy"] for member in members},
-            title=f"Accuracy by epoch: {family}",
-        )
-        figure.savefig(folder / f"accuracy_{family.replace(' ', '_')}.png")
+    curves.to_csv(paths.REPORTS / "curves.csv", index=False)
+    folder = paths.REPORTS / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, figure in pictures.draw(compared, curves, test.images, config.data.published):
+        figure.savefig(folder / f"{name}.png")
 
 
 if __name__ == "__main__":

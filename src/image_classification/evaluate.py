@@ -1,8 +1,12 @@
-"""Stage `evaluate`: a trained model on the test images; metrics, predictions and figures."""
+"""Stage `evaluate`: a trained model on the test images.
+
+What comes out: metrics, predictions, robustness to corrupted images, costs, and figures.
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +16,13 @@ from image_classification.config import Config, entry_point
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
 
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
 MISTAKES = 25  # on the sheet of the worst
+CORRUPTED_IMAGES = 1000  # of the test images, for robustness
+TIMED_BATCHES = (1, 256)  # images that the model gets at once when it is timed
 
 
 @entry_point
@@ -27,12 +37,18 @@ def main(config: Config) -> None:
 class Evaluation:
     """What a model does.
 
-    metrics: `test_…` and `validation_…` of metrics.classification.
+    metrics: `test_…` and `validation_…` of metrics.classification, and `robustness_…`, the mean
+        accuracy over the strengths of each kind in corruptions.
     probabilities: float32 (n, classes), of the test images in their order.
+    robustness: columns corruption, strength (0: as they are), accuracy (0 to 1).
+    costs: parameters, model_bytes (of the file), fit_seconds, and `microseconds_batch_…`, what an
+        image takes when the model gets so many at once.
     """
 
     metrics: dict[str, float]
     probabilities: NDArray[np.float32]
+    robustness: "pd.DataFrame"
+    costs: dict[str, float]
 
 
 def evaluate(config: Config) -> Evaluation:
@@ -50,7 +66,7 @@ def evaluate(config: Config) -> Evaluation:
 
     import keras  # TensorFlow and MLflow take seconds to import
 
-    from image_classification import metrics, models, tracking
+    from image_classification import costs, metrics, models, tracking
 
     model = keras.saving.load_model(source / paths.MODEL_FILE, compile=False)
     validation = models.predict(model, split.validation.images)
@@ -63,21 +79,55 @@ def evaluate(config: Config) -> Evaluation:
         )
         for name, value in metrics.classification(examples.labels, probabilities).items()
     }
-    evaluation = Evaluation(values, test)
+    robustness = _robustness(model, split.test, test)
+    means = robustness[robustness["strength"] > 0].groupby("corruption")["accuracy"].mean()
+    values |= {f"robustness_{kind}": float(accuracy) for kind, accuracy in means.items()}
+    measured = {
+        "parameters": training["parameters"],
+        "model_bytes": (source / paths.MODEL_FILE).stat().st_size,
+        "fit_seconds": training["fit_seconds"],
+    }
+    for batch in TIMED_BATCHES:
+        images = np.resize(split.test.images, (batch, *split.test.images.shape[1:]))
+        measured[f"microseconds_batch_{batch}"] = costs.inference_microseconds(model, images)
+    evaluation = Evaluation(values, test, robustness, measured)
     _write(evaluation, split.test, config, folder)
     _draw_training(source, config.model.name, folder / "figures")
-    tracking.log_evaluation(config.data.name, training["run_id"], values, folder)
+    tracking.log_evaluation(config.data.name, training["run_id"], values | measured, folder)
     return evaluation
 
 
-def _read_training(folder: Path) -> dict[str, str]:
+def _read_training(folder: Path) -> dict[str, Any]:
     try:
-        training: dict[str, str] = json.loads((folder / paths.TRAINING_FILE).read_text())
+        training: dict[str, Any] = json.loads((folder / paths.TRAINING_FILE).read_text())
     except FileNotFoundError as error:
         raise UserError(
             f"{folder} holds no training: run `dvc repro` or set training_dir"
         ) from error
     return training
+
+
+def _robustness(
+    model: "keras.Model", test: Examples, probabilities: NDArray[np.float32]
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    from image_classification import corruptions, models
+
+    count = len(test.labels)
+    chosen = np.linspace(0, count - 1, min(count, CORRUPTED_IMAGES)).astype(int)
+    images, labels = test.images[chosen], test.labels[chosen]
+
+    def accuracy(probabilities: NDArray[np.float32]) -> float:
+        return float((probabilities.argmax(axis=1) == labels).mean())
+
+    unharmed = accuracy(probabilities[chosen])
+    rows: list[tuple[str, float, float]] = [
+        (kind, 0.0, unharmed) for kind in corruptions.CORRUPTIONS
+    ]
+    for kind, strength, corrupted in corruptions.graded(images):
+        rows.append((kind, strength, accuracy(models.predict(model, corrupted))))
+    return pd.DataFrame(rows, columns=["corruption", "strength", "accuracy"])
 
 
 def _write(evaluation: Evaluation, test: Examples, config: Config, folder: Path) -> None:
@@ -91,20 +141,26 @@ def _write(evaluation: Evaluation, test: Examples, config: Config, folder: Path)
 
     text = json.dumps(evaluation.metrics, indent=2)
     (folder / paths.METRICS_FILE).write_text(text + "\n")
+    (folder / paths.COSTS_FILE).write_text(json.dumps(evaluation.costs, indent=2) + "\n")
+    evaluation.robustness.to_csv(folder / paths.ROBUSTNESS_FILE, index=False)
     predictions = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in classes])
     predictions.insert(0, "actual", np.take(classes, labels))
     predictions.insert(1, "predicted", np.take(classes, predicted))
     predictions.to_csv(folder / paths.PREDICTIONS_FILE, index_label="example")
-    metrics.per_class(labels, predicted, classes).to_csv(folder / "per_class.csv", index=False)
+    metrics.per_class(labels, predicted, classes).to_csv(folder / paths.PER_CLASS_FILE, index=False)
     matrix = metrics.confusion_matrix(labels, predicted, classes)
     matrix.to_csv(folder / "confusion_matrix.csv")
 
     figures.confusion_matrix(matrix, title).savefig(folder / "figures/confusion_matrix.png")
     worst = metrics.worst_mistakes(labels, probabilities, MISTAKES)
-    sheet = figures.mistakes(
-        test.images[worst], labels[worst], probabilities[worst], classes, title
+    sheet = figures.image_sheet(
+        test.images[worst],
+        figures.mistake_captions(labels[worst], probabilities[worst], classes),
+        title=f"{title}: worst mistakes on test",
     )
     sheet.savefig(folder / "figures/worst_mistakes.png")
+    reliability = {title: metrics.reliability(labels, probabilities)}
+    figures.reliability(reliability).savefig(folder / "figures/reliability.png")
     example = figures.example_prediction(
         test.images[0], int(labels[0]), probabilities[0], classes, title
     )

@@ -1,4 +1,4 @@
-"""Figures: arrays and tables in, a matplotlib Figure out.
+"""Figures of one model: arrays and tables in, a matplotlib Figure out.
 
 Colours are seaborn's colour-blind palette; lines also differ in dash and marker, for print.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import Bbox
@@ -16,43 +17,19 @@ from numpy.typing import NDArray
 
 COLOURS = seaborn.color_palette("colorblind")
 MARKERS = "osD^vPX*"
+SHEET_COLUMNS = 5  # images in a row
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure; sizes in inches."""
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
-def _epoch_axis(axes: Axes) -> None:
+def epoch_axis(axes: Axes) -> None:
+    """Name and grid an axis of epochs, counted from 1."""
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-
-
-def accuracy_by_epoch(
-    histories: Mapping[str, pd.DataFrame], test_accuracy: Mapping[str, float], title: str
-) -> Figure:
-    """Accuracy against epoch: training dashed, validation solid, test a dotted horizontal line.
-
-    Args:
-        histories: by the name of the training; columns epoch (from 0), accuracy, val_accuracy.
-        test_accuracy: by the same names, from 0 to 1.
-        title: of the figure.
-    """
-    figure = _figure(7, 4.5)
-    axes = figure.subplots()
-    for index, (name, history) in enumerate(histories.items()):
-        style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-        epochs = history["epoch"] + 1
-        axes.plot(epochs, history["accuracy"], "--", **style, label=f"{name} training")
-        axes.plot(epochs, history["val_accuracy"], "-", **style, label=f"{name} validation")
-        label = f"{name} test {test_accuracy[name]:.2%}"
-        axes.axhline(test_accuracy[name], linestyle=":", color=style["color"], label=label)
-    axes.set_ylabel("accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    axes.set_title(title)
-    _epoch_axis(axes)
-    figure.legend(loc="outside right upper", fontsize="small")
-    return figure
 
 
 def loss_and_accuracy(history: pd.DataFrame, title: str) -> Figure:
@@ -62,13 +39,13 @@ def loss_and_accuracy(history: pd.DataFrame, title: str) -> Figure:
         history: columns epoch (from 0), loss, val_loss, accuracy, val_accuracy.
         title: of the figure.
     """
-    figure = _figure(8, 3.5)
+    figure = new_figure(8, 3.5)
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         epochs = history["epoch"] + 1
         axes.plot(epochs, history[quantity], "--o", color=COLOURS[0], label="training")
         axes.plot(epochs, history[f"val_{quantity}"], "-s", color=COLOURS[1], label="validation")
         axes.set_ylabel("loss (nats)" if quantity == "loss" else quantity)
-        _epoch_axis(axes)
+        epoch_axis(axes)
         axes.legend()
     figure.axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     figure.suptitle(title)
@@ -82,7 +59,7 @@ def layer_table(layers: pd.DataFrame, title: str) -> Figure:
         layers: columns layer, type, output_shape, parameters; a row a layer, from input to output.
         title: of the figure; the sum of the parameters is added.
     """
-    figure = _figure(7, 0.8 + 0.3 * len(layers))
+    figure = new_figure(7, 0.8 + 0.3 * len(layers))
     axes = figure.subplots()
     axes.set_axis_off()
     rows = [[*row[:-1], f"{row[-1]:,}"] for row in layers.itertuples(index=False)]
@@ -115,23 +92,22 @@ def confusion_matrix(matrix: pd.DataFrame, title: str) -> Figure:
     """
     totals = matrix.sum(axis=1).to_numpy()[:, None]
     percent = 100 * matrix / np.maximum(totals, 1)
-    side = 2 + 0.65 * len(matrix)
-    figure = _figure(side, side - 0.5)
+    side = 1.2 + 0.46 * len(matrix)
+    figure = new_figure(side, side)
     axes = seaborn.heatmap(
         percent,
         ax=figure.subplots(),
         annot=True,
         fmt=".2f",
         cmap="Blues",
-        vmin=0,
-        vmax=100,
+        norm=PowerNorm(0.4, 0, 100),  # or a per cent of mistakes would look like none
         linewidths=0.5,
-        annot_kws={"size": 8},
-        cbar_kws={"label": "per cent of the actual class"},
+        annot_kws={"size": 7.5},
+        cbar=False,
     )
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
-    axes.set_title(f"{title}: test images, each row in per cent")
+    axes.set_title(f"{title}: test images, each row in per cent", fontsize="medium")
     return figure
 
 
@@ -157,7 +133,7 @@ def example_prediction(
         classes: their names.
         title: of the figure.
     """
-    figure = _figure(7, 3.2)
+    figure = new_figure(7, 3.2)
     picture, bars = figure.subplots(1, 2, width_ratios=[1, 1.5])
     _show(picture, image)
     predicted = int(probabilities.argmax())
@@ -173,67 +149,73 @@ def example_prediction(
     return figure
 
 
-def mistakes(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.integer],
-    probabilities: NDArray[np.floating],
-    classes: Sequence[str],
-    title: str,
-) -> Figure:
-    """A sheet of misclassified images, each with its classes and the model's confidence.
+def image_sheet(images: NDArray[np.uint8], captions: Sequence[str], title: str) -> Figure:
+    """A sheet of images, each under its caption.
 
     Args:
         images: uint8 (n, height, width, channels), n from 0.
-        labels: (n,), the true classes.
-        probabilities: (n, classes).
-        classes: their names.
+        captions: n of them.
         title: of the figure.
     """
-    columns = 5
+    columns = SHEET_COLUMNS
     rows = max(1, -(-len(images) // columns))
-    figure = _figure(1.7 * columns, 0.6 + 1.8 * rows)
+    figure = new_figure(1.4 * columns, 0.6 + 1.6 * rows)
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for cell in cells:
         cell.set_axis_off()
-    for cell, image, label, row in zip(cells, images, labels, probabilities, strict=False):
-        predicted = int(row.argmax())
+    for cell, image, caption in zip(cells, images, captions, strict=False):
         cell.set_axis_on()
         _show(cell, image)
-        cell.set_title(
-            f"{classes[label]} taken for {classes[predicted]}\n{row[predicted]:.1%} sure",
-            fontsize=8,
-        )
-    figure.suptitle(f"{title}: worst mistakes on test" if len(images) else f"{title}: no mistake")
+        cell.set_title(caption, fontsize=8)
+    figure.suptitle(title if len(images) else f"{title}: none")
     return figure
 
 
-def leaderboard(rows: pd.DataFrame, published: Mapping[str, Sequence[float]]) -> Figure:
-    """Test and validation accuracy of each training, and what was published for its model.
+def mistake_captions(
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating], classes: Sequence[str]
+) -> list[str]:
+    """What each image is, what it was taken for, and how sure the model was.
 
     Args:
-        rows: columns model, seed, test_accuracy, validation_accuracy.
-        published: test accuracies by model, one a published training.
+        labels: (n,), the true classes.
+        probabilities: (n, classes).
+        classes: their names.
     """
-    figure = _figure(7, 1.6 + 0.45 * rows["model"].nunique())
-    axes = figure.subplots()
-    models = list(dict.fromkeys(rows["model"]))
-    heights = rows["model"].map(models.index)
-    for column, marker, colour, offset in (
-        ("validation_accuracy", "s", COLOURS[1], -0.15),
-        ("test_accuracy", "o", COLOURS[0], 0),
-    ):
-        label = column.replace("_", " ")
-        axes.scatter(rows[column], heights + offset, marker=marker, color=colour, label=label)
-    reported = [(score, models.index(m)) for m in models for score in published.get(m, [])]
-    if reported:
-        scores, positions = zip(*reported, strict=True)
-        axes.scatter(
-            scores, np.add(positions, 0.15), marker="|", s=90, color="0.2", label="published test"
-        )
-    axes.set_yticks(range(len(models)), models)
-    axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    axes.set_xlabel("accuracy")
-    axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return [
+        f"{classes[label]} taken for {classes[row.argmax()]}\n{row.max():.1%} sure"
+        for label, row in zip(labels, probabilities, strict=True)
+    ]
+
+
+def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """How often a model is right against how sure it was; on the diagonal the two agree.
+
+    The area of a mark grows with the examples in its bin.
+
+    Args:
+        tables: from metrics.reliability, by the model's name.
+    """
+    columns = min(3, len(tables))
+    rows = -(-len(tables) // columns)
+    figure = new_figure(
+        2.1 * columns if len(tables) > 1 else 4, 0.4 + (2.2 if rows > 1 else 3) * rows
+    )
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel in panels[len(tables) :]:
+        panel.set_axis_off()
+    for index, (name, table) in enumerate(tables.items()):
+        panel = panels[index]
+        panel.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+        share = table["examples"] / table["examples"].sum()
+        colour = COLOURS[index % len(COLOURS)]
+        panel.plot(table["confidence"], table["accuracy"], color=colour, linewidth=1)
+        panel.scatter(table["confidence"], table["accuracy"], 10 + 150 * share, color=colour)
+        panel.set_title(name, fontsize="medium")
+        panel.set_xlim(0, 1.03)
+        panel.set_ylim(-0.03, 1.03)
+        panel.xaxis.set_major_formatter(PercentFormatter(1))
+        panel.yaxis.set_major_formatter(PercentFormatter(1))
+        panel.grid(alpha=0.3)
+    figure.supxlabel("how sure", fontsize="medium")
+    figure.supylabel("how often right", fontsize="medium")
     return figure

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from image_classification import paths
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One training; accuracy, precision and recall are from 0 to 1, the averages weighted."""
+    """One training; accuracy, precision, recall and calibration error are from 0 to 1.
+
+    Precision and recall are averages weighted by the classes' examples.
+    """
 
     model: str
     seed: int
@@ -18,8 +22,14 @@ class Entry:
     test_accuracy: float
     test_precision: float
     test_recall: float
+    test_loss: float  # nats: the mean negative log-likelihood
+    test_brier: float  # 0 to 2
+    test_calibration_error: float
     epochs: int
     fit_seconds: float
+    model_bytes: int  # of the file
+    microseconds_batch_1: float  # an image, in batches of so many
+    microseconds_batch_256: float
     run_id: str
     version: int  # of the registered model
     published_test_accuracy: Sequence[float] = ()  # one a published training of the model
@@ -31,8 +41,27 @@ class Entry:
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Best first, by validation accuracy, then validation loss; test scores take no part."""
-    return sorted(entries, key=lambda entry: (-entry.validation_accuracy, entry.validation_loss))
+    """Best model first, and of each model its best training first; test scores take no part.
+
+    Models rank by the mean validation accuracy of their trainings, then the mean validation loss: a
+    model that won one draw among many would otherwise stand above the better one.
+    """
+    entries = list(entries)
+    trainings: dict[str, list[Entry]] = {}
+    for entry in entries:
+        trainings.setdefault(entry.model, []).append(entry)
+    ranks = {
+        model: (
+            -fmean(entry.validation_accuracy for entry in members),
+            fmean(entry.validation_loss for entry in members),
+            model,
+        )
+        for model, members in trainings.items()
+    }
+    return sorted(
+        entries,
+        key=lambda entry: (ranks[entry.model], -entry.validation_accuracy, entry.validation_loss),
+    )
 
 
 def best_by_model(entries: Iterable[Entry]) -> dict[str, Entry]:

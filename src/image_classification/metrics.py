@@ -7,11 +7,13 @@ import pandas as pd
 import sklearn.metrics
 from numpy.typing import NDArray
 
+BINS = 15  # of equal width, of the confidence
+
 
 def classification(
     labels: NDArray[np.integer], probabilities: NDArray[np.floating]
 ) -> dict[str, float]:
-    """Loss, accuracy, and precision, recall and F1 averaged over the classes.
+    """Loss, accuracy, calibration, and precision, recall and F1 averaged over the classes.
 
     The plain averages weight each class by its examples, the `_macro` ones count all alike.
 
@@ -20,14 +22,20 @@ def classification(
         probabilities: (n, classes), rows that sum to 1.
 
     Returns:
-        loss (mean cross-entropy in nats, 0 or more), and from 0 to 1: accuracy, precision, recall,
-        f1, precision_macro, recall_macro, f1_macro.
+        loss (mean negative log-likelihood in nats, 0 or more), brier (mean squared distance from
+        the right probabilities, summed over the classes: 0 to 2; Brier, "Verification of forecasts
+        expressed in terms of probability", 1950), and from 0 to 1: accuracy, calibration_error,
+        precision, recall, f1, precision_macro, recall_macro, f1_macro.
     """
     predicted = probabilities.argmax(axis=1)
     classes = np.arange(probabilities.shape[1])
     values = {
         "loss": sklearn.metrics.log_loss(labels, probabilities, labels=classes),
         "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
+        "brier": sklearn.metrics.brier_score_loss(
+            labels, probabilities, labels=classes, scale_by_half=False
+        ),
+        "calibration_error": calibration_error(reliability(labels, probabilities)),
     }
     for average, suffix in (("weighted", ""), ("macro", "_macro")):
         precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
@@ -36,6 +44,44 @@ def classification(
         scores = {"precision": precision, "recall": recall, "f1": f1}
         values |= {name + suffix: value for name, value in scores.items()}
     return {name: float(value) for name, value in values.items()}
+
+
+def reliability(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> pd.DataFrame:
+    """How often a model is right when it is so sure: a row for each bin that holds an example.
+
+    Args:
+        labels: (n,), indices of the true classes.
+        probabilities: (n, classes), rows that sum to 1.
+
+    Returns:
+        Columns low, high (of the bin, low excluded), examples, confidence (the mean probability of
+        the predicted class) and accuracy.
+    """
+    confidence = probabilities.max(axis=1)
+    hits = probabilities.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    table = pd.DataFrame({"bin": bins, "confidence": confidence, "accuracy": hits})
+    grouped = table.groupby("bin").agg(
+        examples=("bin", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean")
+    )
+    grouped.insert(0, "low", grouped.index / BINS)
+    grouped.insert(1, "high", (grouped.index + 1) / BINS)
+    return grouped.reset_index(drop=True)
+
+
+def calibration_error(reliability: pd.DataFrame) -> float:
+    """How far confidence and accuracy lie apart on average: the expected calibration error.
+
+    Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities" (2015).
+
+    Args:
+        reliability: from the function of that name.
+
+    Returns:
+        From 0 to 1.
+    """
+    gaps = (reliability["confidence"] - reliability["accuracy"]).abs()
+    return float(np.average(gaps, weights=reliability["examples"]))
 
 
 def per_class(

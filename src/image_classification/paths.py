@@ -22,7 +22,10 @@ LAYERS_FILE = "layers.csv"
 TRAINING_FILE = "training.json"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
+PER_CLASS_FILE = "per_class.csv"
 PREDICTIONS_FILE = "predictions.csv"
+ROBUSTNESS_FILE = "robustness.csv"
+COSTS_FILE = "costs.json"
 
 
 def training_name(model: str, seed: int) -> str:

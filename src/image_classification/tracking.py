@@ -27,11 +27,11 @@ import numpy as np
 import psutil
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.numpy_dataset import from_numpy
-from mlflow.entities import Metric
+from mlflow.entities import LoggedModelInput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -326,6 +326,43 @@ def register(name: str, run_ids: list[str]) -> dict[str, int]:
             )
         versions[run_id] = int(known[run_id].version)
     return versions
+
+
+def tags(run_ids: list[str]) -> dict[str, dict[str, str]]:
+    """The tags of runs, by their ids."""
+    client = mlflow.MlflowClient()
+    return {run_id: dict(client.get_run(run_id).data.tags) for run_id in run_ids}
+
+
+def describe_versions(name: str, descriptions: Mapping[int, str]) -> None:
+    """Give versions of a registered model their descriptions, in Markdown."""
+    client = mlflow.MlflowClient()
+    for number, description in descriptions.items():
+        client.update_model_version(name, str(number), description)
+
+
+@contextlib.contextmanager
+def comparison_run(experiment: str, run_ids: list[str]) -> Iterator[str]:
+    """A run for a comparison, whose inputs are the models compared; yields the experiment's id.
+
+    Args:
+        experiment: of the runs.
+        run_ids: the runs compared.
+    """
+    experiment_id = connect(experiment)
+    client = mlflow.MlflowClient()
+    tags = {"dataset": experiment, **provenance.commit(), **_process_tags()}
+    run = client.create_run(experiment_id, run_name="comparison", tags=tags)
+    models = [LoggedModelInput(_logged_model(client, run_id)) for run_id in run_ids]
+    client.log_inputs(run.info.run_id, models=models)
+    with _ending(mlflow.start_run(run.info.run_id)):
+        yield experiment_id
+
+
+def log_comparison(note: str, folder: Path) -> None:
+    """Log to the active run its description, in Markdown, and the files of a folder."""
+    mlflow.set_tag(MLFLOW_RUN_NOTE, note)
+    mlflow.log_artifacts(str(folder))
 
 
 def set_aliases(name: str, versions: Mapping[str, int]) -> None:

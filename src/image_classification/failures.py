@@ -1,0 +1,119 @@
+"""Where models fail: labels and the probabilities of all their trainings in, examples out.
+
+A model misses an example when more than half of its trainings do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Labels = NDArray[np.integer]
+Probabilities = NDArray[np.floating]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Misses:
+    """Which examples are missed, as indices.
+
+    by_model: by each model.
+    shared: by every model.
+    alone: by one model and no other.
+    """
+
+    by_model: dict[str, Indices]
+    shared: Indices
+    alone: dict[str, Indices]
+
+
+def misses(labels: Labels, probabilities: Mapping[str, Probabilities]) -> Misses:
+    """Find the examples that all models miss, and those that one alone does.
+
+    Args:
+        labels: (examples,), indices of the true classes.
+        probabilities: by model, (trainings, examples, classes).
+    """
+    missed = {
+        model: (values.argmax(axis=2) != labels).mean(axis=0) > 0.5
+        for model, values in probabilities.items()
+    }
+    times = np.sum(list(missed.values()), axis=0)
+    return Misses(
+        by_model={model: np.flatnonzero(where) for model, where in missed.items()},
+        shared=np.flatnonzero(times == len(missed)),
+        alone={model: np.flatnonzero(where & (times == 1)) for model, where in missed.items()},
+    )
+
+
+def confused_pairs(
+    labels: Labels, probabilities: Mapping[str, Probabilities], classes: list[str], most: int
+) -> pd.DataFrame:
+    """The pairs of an actual and a predicted class that most of the mistakes fall on.
+
+    Args:
+        labels: (examples,), indices of the true classes.
+        probabilities: by model, (trainings, examples, classes).
+        classes: their names.
+        most: rows of the result.
+
+    Returns:
+        Columns actual, predicted, and for each model its mistakes of that kind a training; first
+        the pair with the largest share of a model's mistakes, averaged over the models.
+    """
+    counts = {}
+    for model, values in probabilities.items():
+        confusion = np.zeros((len(classes), len(classes)))
+        for training in values:
+            np.add.at(confusion, (labels, training.argmax(axis=1)), 1 / len(values))
+        np.fill_diagonal(confusion, 0)
+        counts[model] = confusion
+    shares = sum(confusion / max(confusion.sum(), 1) for confusion in counts.values())
+    ranked = np.argsort(-np.ravel(shares), kind="stable")[:most]
+    pairs = [divmod(int(pair), len(classes)) for pair in ranked if np.ravel(shares)[pair] > 0]
+    return pd.DataFrame(
+        {
+            "actual": [classes[actual] for actual, _ in pairs],
+            "predicted": [classes[predicted] for _, predicted in pairs],
+            **{model: [confusion[pair] for pair in pairs] for model, confusion in counts.items()},
+        }
+    )
+
+
+def likely_label_errors(labels: Labels, probabilities: Probabilities) -> pd.DataFrame:
+    """Examples whose label looks wrong, by confident learning.
+
+    A label is doubted when the probability of another class is at least what that class gets on
+    average where it is the label, and is the highest of those for which this holds (Northcutt,
+    Jiang and Chuang, "Confident learning", 2021).
+
+    Args:
+        labels: (examples,), indices of the given classes.
+        probabilities: (examples, classes), of models that were not trained on these examples.
+
+    Returns:
+        Columns example, label, suggested (indices) and the two classes' probabilities, the least
+        likely labels first.
+    """
+    classes = np.arange(probabilities.shape[1])
+    thresholds = np.array(
+        [
+            probabilities[labels == label, label].mean() if np.any(labels == label) else np.inf
+            for label in classes
+        ]
+    )
+    confident = np.where(probabilities >= thresholds, probabilities, -1)
+    suggested = confident.argmax(axis=1)
+    doubted = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested != labels))
+    table = pd.DataFrame(
+        {
+            "example": doubted,
+            "label": labels[doubted],
+            "suggested": suggested[doubted],
+            "probability_of_label": probabilities[doubted, labels[doubted]],
+            "probability_of_suggested": probabilities[doubted, suggested[doubted]],
+        }
+    )
+    return table.sort_values("probability_of_label", kind="stable", ignore_index=True)

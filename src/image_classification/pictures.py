@@ -1,0 +1,115 @@
+"""Every picture of the report: a comparison in, figures by name out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from image_classification import comparison_figures, figures, metrics
+from image_classification.comparison import Comparison
+from image_classification.corruptions import CORRUPTIONS
+
+SHEET = 20  # images on a sheet
+COST_AXES = {
+    "microseconds_batch_1": "microseconds an image, one at a time",
+    "microseconds_batch_256": "microseconds an image, 256 at once",
+}
+
+
+def family_picture(family: str) -> str:
+    """The name of the picture of a family's accuracy by epoch."""
+    return f"accuracy_{family.replace(' ', '_')}"
+
+
+def draw(
+    comparison: Comparison,
+    curves: pd.DataFrame,
+    images: NDArray[np.uint8],
+    published: Mapping[str, Sequence[float]],
+) -> Iterator[tuple[str, Figure]]:
+    """Yield (name, figure).
+
+    Args:
+        comparison: what to show.
+        curves: columns model, epoch, accuracy, val_accuracy; a row a training and epoch.
+        images: uint8 (test examples, height, width, channels).
+        published: test accuracies by model.
+    """
+    scores, means = comparison.verdict.scores, comparison.means().reset_index()
+    rows = pd.DataFrame(comparison.entries)
+    yield "leaderboard", comparison_figures.leaderboard(rows, scores, published)
+    if comparison.verdict.pairs:
+        yield "differences", comparison_figures.differences(comparison.verdict.pairs)
+    yield "costs", comparison_figures.costs(means, COST_AXES)
+    yield "robustness", _robustness(comparison)
+
+    accuracy = {score.model: score.mean for score in scores}
+    for family, models in comparison.families().items():
+        chosen = curves[curves["model"].isin(models)]
+        figure = comparison_figures.accuracy_by_epoch(chosen, accuracy, family)
+        yield family_picture(family), figure
+
+    reliability = {}
+    for model, values in comparison.probabilities.items():
+        labels = np.tile(comparison.labels, len(values))
+        pooled = values.reshape(-1, len(comparison.classes))
+        reliability[model] = metrics.reliability(labels, pooled)
+        matrix = metrics.confusion_matrix(labels, pooled.argmax(axis=1), comparison.classes)
+        yield f"confusion_{model}", figures.confusion_matrix(matrix, model)
+    yield "reliability", figures.reliability(reliability)
+    yield from _sheets(comparison, images)
+
+
+def _robustness(comparison: Comparison) -> Figure:
+    rows = pd.concat(
+        [result.robustness.assign(model=result.model) for result in comparison.results]
+    )
+    units = {kind: corruption.unit for kind, corruption in CORRUPTIONS.items()}
+    return comparison_figures.robustness(rows, units)
+
+
+def _sheets(comparison: Comparison, images: NDArray[np.uint8]) -> Iterator[tuple[str, Figure]]:
+    """The sheets of images; what a model takes an image for is the mean of its trainings."""
+    classes, labels, misses = comparison.classes, comparison.labels, comparison.misses
+    means = {model: values.mean(axis=0) for model, values in comparison.probabilities.items()}
+
+    shared = misses.shared[:SHEET]
+    together = np.mean(list(means.values()), axis=0).argmax(axis=1)
+    captions = [
+        f"{index}: {classes[labels[index]]}\ntaken for {classes[together[index]]}"
+        for index in shared
+    ]
+    yield "missed_by_all", figures.image_sheet(images[shared], captions, "Missed by every model")
+
+    alone = [
+        (model, index)
+        for model, indices in misses.alone.items()
+        for index in indices[: figures.SHEET_COLUMNS]
+    ]
+    captions = [
+        f"{model} alone: {classes[labels[index]]}\n"
+        f"taken for {classes[means[model][index].argmax()]}"
+        for model, index in alone
+    ]
+    chosen = np.array([index for _, index in alone], int)
+    title = "Missed by one model alone"
+    yield "missed_by_one", figures.image_sheet(images[chosen], captions, title)
+
+    doubted = comparison.label_errors[:SHEET]
+    captions = [
+        f"{row['example']}: label {row['label']}\nlooks like {row['suggested']}"
+        for row in doubted.to_dict("records")
+    ]
+    chosen = doubted["example"].to_numpy(int)
+    yield (
+        "likely_label_errors",
+        figures.image_sheet(images[chosen], captions, "Likely label errors"),
+    )
+
+    for model, probabilities in means.items():
+        worst = metrics.worst_mistakes(labels, probabilities, SHEET // 2)
+        captions = figures.mistake_captions(labels[worst], probabilities[worst], classes)
+        title = f"{model}: most confident mistakes"
+        yield f"confident_mistakes_{model}", figures.image_sheet(images[worst], captions, title)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from image_classification import failures
+
+
+def sure(predicted: list[int], classes: int = 3) -> NDArray[np.float64]:
+    """The probabilities of one training that takes each example for one class."""
+    return np.eye(classes)[predicted] * 0.9 + 0.1 / classes
+
+
+LABELS = np.array([0, 1, 2, 0])
+PROBABILITIES = {
+    "nn": np.stack([sure([1, 1, 0, 0]), sure([1, 2, 0, 0]), sure([1, 1, 2, 0])]),
+    "cnn": np.stack([sure([1, 1, 2, 1]), sure([1, 1, 2, 1]), sure([0, 1, 2, 0])]),
+}
+
+
+def test_a_miss_is_what_most_trainings_get_wrong() -> None:
+    found = failures.misses(LABELS, PROBABILITIES)
+
+    assert {model: list(indices) for model, indices in found.by_model.items()} == {
+        "nn": [0, 2],
+        "cnn": [0, 3],
+    }
+    assert list(found.shared) == [0]
+    assert {model: list(indices) for model, indices in found.alone.items()} == {
+        "nn": [2],
+        "cnn": [3],
+    }
+
+
+def test_confused_pairs_are_counted_a_training() -> None:
+    pairs = failures.confused_pairs(LABELS, PROBABILITIES, ["a", "b", "c"], most=2)
+
+    assert list(zip(pairs["actual"], pairs["predicted"], strict=True)) == [("a", "b"), ("c", "a")]
+    assert pairs["nn"].tolist() == pytest.approx([1, 2 / 3])
+    assert pairs["cnn"].tolist() == pytest.approx([4 / 3, 0])
+
+
+def test_a_perfect_model_confuses_nothing() -> None:
+    pairs = failures.confused_pairs(LABELS, {"nn": sure([0, 1, 2, 0])[None]}, ["a", "b", "c"], 5)
+
+    assert pairs.empty
+
+
+def test_planted_label_errors_are_found_and_few_others() -> None:
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, 10, 5000)
+    logits = generator.normal(0, 1, (5000, 10)) + 6 * np.eye(10)[truth]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    planted = generator.choice(5000, 50, replace=False)
+    labels = truth.copy()
+    labels[planted] = (labels[planted] + 3) % 10
+
+    found = failures.likely_label_errors(labels, probabilities)
+
+    recall = np.isin(planted, found["example"]).mean()
+    precision = found["example"].isin(planted).mean()
+    assert recall > 0.6  # a class is suggested only at more than its mean probability
+    assert precision > 0.8
+    right = found[found["example"].isin(planted)]
+    assert (right["suggested"] == truth[right["example"]]).mean() > 0.95
+    assert found["probability_of_label"].is_monotonic_increasing
+
+
+def test_a_class_without_examples_is_never_suggested_by_accident() -> None:
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.5, 0.1, 0.4]] * 2 + [[0.1, 0.5, 0.4]] * 2)
+
+    assert failures.likely_label_errors(labels, probabilities).empty
