@@ -315,8 +315,11 @@ def test_an_experiment_in_a_copy_reads_its_own_config_and_logs_to_the_project(
     assert changed(trained) == set()
 
 
-def test_a_sweep_stands_under_one_parent_and_leaves_dvc_alone(trained: Project) -> None:
-    trained.must("hydra", "-m", "model=lm,nn", "recipe=notebook", "recipe.epochs=1")
+def test_a_sweep_stands_under_one_parent_repeats_nothing_and_leaves_dvc_alone(
+    trained: Project,
+) -> None:
+    sweep = ("recipe=notebook", "recipe.epochs=1")
+    trained.must("hydra", "-m", "model=lm,nn", *sweep)
 
     store = client(trained)
     experiment = store.get_experiment_by_name("tiny")
@@ -329,6 +332,12 @@ def test_a_sweep_stands_under_one_parent_and_leaves_dvc_alone(trained: Project) 
     assert sorted(run.info.run_name for run in children) == ["lm-0", "nn-0"]
     assert {run.info.status for run in children} == {"FINISHED"}
     assert {run.data.params["recipe.batch_size"] for run in children} == {"32"}
+
+    said = trained.must("hydra", "-m", "model=lm", "seed=range(0,2)", *sweep)
+
+    (first,) = (run.info.run_id for run in children if run.info.run_name == "lm-0")
+    assert f"lm-0 has been trained by run {first}, and is not again" in said
+    assert len(store.search_runs([experiment.experiment_id], "tags.recipe = 'notebook'")) == 3
     assert changed(trained) == set()
     assert trained.must("git", "status", "--porcelain") == ""
 

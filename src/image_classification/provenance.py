@@ -1,5 +1,7 @@
-"""Where a result comes from: the commit, and the machine."""
+"""Where a result comes from: the commit, the machine, and all that defines a training."""
 
+import hashlib
+import json
 import os
 import platform
 import re
@@ -9,7 +11,10 @@ from pathlib import Path
 
 import psutil
 
+from image_classification.config import Config, defining
+
 SOURCES = ["src", "conf", "params.yaml", "dvc.yaml", "requirements.lock"]
+TRAINING_CODE = ("train.py", "models.py", "recipes.py", "dataset.py")  # as in dvc.yaml
 PACKAGES = ("tensorflow", "keras", "numpy")
 
 
@@ -35,6 +40,15 @@ def machine() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     system = f"{platform.system()}, Python {platform.python_version()}"
     return f"{processor}, {cores} cores, {memory:.0f} GiB, {system}, {packages}"
+
+
+def training_key(config: Config, data_hash: str) -> str:
+    """A hash of all that defines a training: its configuration, its data, the code that trains."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([defining(config), data_hash], sort_keys=True).encode())
+    for name in TRAINING_CODE:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()
 
 
 def _git(*arguments: str) -> str:

@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 
 from image_classification.config import one_line_errors
 
+RUN = "IMAGE_CLASSIFICATION_SWEEP_RUN"  # environment: the run that a sweep's runs stand under
+
 
 class SweepParent(Callback):
     """Hydra calls this around a sweep; conf/config.yaml names it."""
@@ -27,7 +29,7 @@ class SweepParent(Callback):
         name = f"sweep {Path(config.hydra.sweep.dir).name}"
         with one_line_errors():  # Hydra would turn an error into a warning and go on
             run_id = tracking.start_sweep(data, name)
-        os.environ[tracking.SWEEP_RUN] = run_id
+        os.environ[RUN] = run_id
         # Hydra does not call on_multirun_end after a failure or an interruption.
         atexit.register(lambda: tracking.end_sweep(run_id, self._complete))
 

@@ -35,13 +35,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
-from image_classification import paths, provenance
+from image_classification import paths, provenance, sweep
 from image_classification.config import Config, defining, flatten
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
 
-SWEEP_RUN = "IMAGE_CLASSIFICATION_SWEEP_RUN"  # environment: the run that a sweep's runs stand under
 REQUIREMENTS = ("tensorflow", "keras", "numpy")  # of a logged model
+TRAINING_KEY = "training.key"  # the tag that equal trainings share
 MODEL = "model"  # the name of the logged model within its run
 SYSTEM_METRICS_SECONDS = 2  # between two samples; short trainings would get none at MLflow's 10
 
@@ -183,10 +183,11 @@ def training_run(config: Config, data_hash: str) -> Iterator[str]:
         "dvc.data": data_hash,
         **provenance.commit(),
         "machine": provenance.machine(),
+        TRAINING_KEY: provenance.training_key(config, data_hash),
         **_process_tags(),
     }
-    if SWEEP_RUN in os.environ:
-        tags[MLFLOW_PARENT_RUN_ID] = os.environ[SWEEP_RUN]
+    if sweep.RUN in os.environ:
+        tags[MLFLOW_PARENT_RUN_ID] = os.environ[sweep.RUN]
     run = mlflow.start_run(
         run_name=paths.training_name(config.model.name, config.seed),
         tags=tags,
@@ -198,6 +199,22 @@ def training_run(config: Config, data_hash: str) -> Iterator[str]:
         params = flatten(defining(config))
         mlflow.log_params({key: value for key, value in params if key not in known})
         yield run.info.run_id
+
+
+def finished_training(config: Config, data_hash: str) -> str | None:
+    """The id of a run that has done this very training, if there is one.
+
+    Raises:
+        UserError: the store can't be reached.
+    """
+    experiment_id = connect(config.data.name)
+    key = provenance.training_key(config, data_hash)
+    found = mlflow.MlflowClient().search_runs(
+        [experiment_id],
+        f"attributes.status = 'FINISHED' and tags.`{TRAINING_KEY}` = '{key}'",
+        max_results=1,
+    )
+    return str(found[0].info.run_id) if found else None
 
 
 def start_sweep(experiment: str, name: str) -> str:

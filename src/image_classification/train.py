@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from image_classification import dataset, paths
+from image_classification import dataset, paths, sweep
 from image_classification.config import Config, defining, entry_point
 from image_classification.dataset import Split
 from image_classification.errors import UserError
@@ -29,7 +29,15 @@ SPACE = 32 * 2**20  # bytes that a training needs on the disk, with room to spar
 
 @entry_point
 def main(config: Config) -> None:
-    """Train one model."""
+    """Train one model; in a sweep, unless a run has done so already."""
+    if sweep.RUN in os.environ:
+        from image_classification import tracking
+
+        run_id = tracking.finished_training(config, dataset.dvc_hash(paths.SPLIT))
+        if run_id:
+            name = paths.training_name(config.model.name, config.seed)
+            print(f"{name} has been trained by run {run_id}, and is not again")
+            return
     training = train(config)
     print(f"{training.name} is in {config.output_dir}, run {training.run_id}")
 
