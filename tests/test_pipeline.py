@@ -384,3 +384,6 @@ def test_more_seeds_train_only_what_is_new(project: Project) -> None:
     assert score["mean"] == pytest.approx(np.mean(accuracies))
     assert score["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
     assert score["over_seeds"]["low"] <= score["mean"] <= score["over_seeds"]["high"]
+    page = (project.root / "reports/index.html").read_text()
+    assert "3 trainings of each of 1 model" in page
+    assert "bands go from the lowest to the highest" in page

@@ -61,8 +61,9 @@ def compare(config: Config) -> "Comparison":
 
     cards = report.model_cards(compared, tags, config.data, config.recipe.name)
     tracking.describe_versions(config.data.name, cards)
-    with tracking.comparison_run(config.data.name, run_ids) as experiment_id:
-        note = report.comparison_note(compared, experiment_id)
+    parameters = _parameters(config)
+    with tracking.comparison_run(config.data.name, run_ids, parameters) as address:
+        note = report.comparison_note(compared, *address)
         tracking.log_comparison(note, paths.REPORTS)
     if not paths.is_copy():  # an experiment that is not applied leaves the aliases alone
         tracking.set_aliases(config.data.name, _aliases(entries))
@@ -104,27 +105,31 @@ def _read(model: str, seed: int, test: Examples, classes: list[str]) -> "Result"
 
 
 def _entry(result: "Result", versions: dict[str, int], published: dict[str, list[float]]) -> Entry:
-    return Entry(
-        model=result.model,
-        seed=result.seed,
-        parameters=result.training["parameters"],
-        validation_accuracy=result.metrics["validation_accuracy"],
-        validation_loss=result.metrics["validation_loss"],
-        test_accuracy=result.metrics["test_accuracy"],
-        test_precision=result.metrics["test_precision"],
-        test_recall=result.metrics["test_recall"],
-        test_loss=result.metrics["test_loss"],
-        test_brier=result.metrics["test_brier"],
-        test_calibration_error=result.metrics["test_calibration_error"],
-        epochs=result.training["epochs"],
-        fit_seconds=result.training["fit_seconds"],
-        model_bytes=int(result.costs["model_bytes"]),
-        microseconds_batch_1=result.costs["microseconds_batch_1"],
-        microseconds_batch_256=result.costs["microseconds_batch_256"],
-        run_id=result.training["run_id"],
-        version=versions[result.training["run_id"]],
-        published_test_accuracy=published.get(result.model, []),
-    )
+    try:
+        return Entry(
+            model=result.model,
+            seed=result.seed,
+            parameters=result.training["parameters"],
+            validation_accuracy=result.metrics["validation_accuracy"],
+            validation_loss=result.metrics["validation_loss"],
+            test_accuracy=result.metrics["test_accuracy"],
+            test_precision=result.metrics["test_precision"],
+            test_recall=result.metrics["test_recall"],
+            test_loss=result.metrics["test_loss"],
+            test_brier=result.metrics["test_brier"],
+            test_calibration_error=result.metrics["test_calibration_error"],
+            epochs=result.training["epochs"],
+            fit_seconds=result.training["fit_seconds"],
+            model_bytes=int(result.costs["model_bytes"]),
+            microseconds_batch_1=result.costs["microseconds_batch_1"],
+            microseconds_batch_256=result.costs["microseconds_batch_256"],
+            run_id=result.training["run_id"],
+            version=versions[result.training["run_id"]],
+            published_test_accuracy=published.get(result.model, []),
+        )
+    except KeyError as error:
+        name = paths.training_name(result.model, result.seed)
+        raise UserError(f"the results of {name} lack {error}: run `dvc repro`") from error
 
 
 def _aliases(entries: list[Entry]) -> dict[str, int]:

@@ -159,7 +159,7 @@ def image_sheet(images: NDArray[np.uint8], captions: Sequence[str], title: str) 
     """
     columns = SHEET_COLUMNS
     rows = max(1, -(-len(images) // columns))
-    figure = new_figure(1.4 * columns, 0.6 + 1.6 * rows)
+    figure = new_figure(1.2 * columns, 0.5 + 1.5 * rows)
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for cell in cells:
         cell.set_axis_off()

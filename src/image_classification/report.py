@@ -83,7 +83,7 @@ def model_cards(
     return cards
 
 
-def comparison_note(comparison: Comparison, experiment_id: str) -> str:
+def comparison_note(comparison: Comparison, experiment_id: str, run_id: str) -> str:
     """The description of a comparison's run: the verdict, and links to the runs compared."""
     return _render(
         "comparison.md.j2",
@@ -92,6 +92,7 @@ def comparison_note(comparison: Comparison, experiment_id: str) -> str:
         words=lambda pair: verdict.words(pair, comparison.verdict),
         entries=comparison.entries,
         experiment_id=experiment_id,
+        run_id=run_id,
     )
 
 

@@ -42,7 +42,6 @@ from image_classification.errors import UserError
 
 REQUIREMENTS = ("tensorflow", "keras", "numpy")  # of a logged model
 TRAINING_KEY = "training.key"  # the tag that equal trainings share
-MODEL = "model"  # the name of the logged model within its run
 SYSTEM_METRICS_SECONDS = 2  # between two samples; short trainings would get none at MLflow's 10
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -158,9 +157,21 @@ def _ending(run: mlflow.ActiveRun) -> Iterator[mlflow.ActiveRun]:
         yield run
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        mlflow.end_run("KILLED" if interrupted else "FAILED")
+        _end(run.info.run_id, "KILLED" if interrupted else "FAILED")
         raise
-    mlflow.end_run("FINISHED")
+    _end(run.info.run_id, "FINISHED")
+
+
+def _end(run_id: str, status: str) -> None:
+    """Close a run, and take off what only `_close_abandoned` reads."""
+    client = mlflow.MlflowClient()
+    active = mlflow.active_run()
+    if active and active.info.run_id == run_id:
+        mlflow.end_run(status)  # stops the system metrics as well
+    else:
+        client.set_terminated(run_id, status)
+    for key in _process_tags():
+        client.delete_tag(run_id, key)
 
 
 @contextlib.contextmanager
@@ -227,7 +238,7 @@ def start_sweep(experiment: str, name: str) -> str:
 
 def end_sweep(run_id: str, complete: bool) -> None:
     """Close a sweep's run: FINISHED when all its jobs were done, KILLED when it stopped before."""
-    mlflow.MlflowClient().set_terminated(run_id, "FINISHED" if complete else "KILLED")
+    _end(run_id, "FINISHED" if complete else "KILLED")
 
 
 def log_data(name: str, examples: Examples, source: Path, data_hash: str) -> None:
@@ -252,11 +263,12 @@ def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
 
 
 def log_training(
-    model: Any, example: NDArray[np.uint8], folder: Path, summary: Mapping[str, float]
+    name: str, model: Any, example: NDArray[np.uint8], folder: Path, summary: Mapping[str, float]
 ) -> None:
     """Log what a training left to the active run: summary metrics, its files, and the model.
 
     Args:
+        name: that the logged model gets.
         model: a Keras model.
         example: a few images, an example of the logged model's input.
         folder: its files become artifacts.
@@ -273,7 +285,7 @@ def log_training(
     with contextlib.redirect_stdout(io.StringIO()):  # Keras' progress bar for the example
         mlflow.tensorflow.log_model(
             model,
-            name=MODEL,
+            name=name,
             signature=signature,
             input_example=example,
             # Given, since MLflow would load the model in another process to find them out.
@@ -332,7 +344,16 @@ def register(name: str, run_ids: list[str]) -> dict[str, int]:
     connect(name)
     client = mlflow.MlflowClient()
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=f"Classifiers of the data set {name}.")
+        client.create_registered_model(name)
+    client.update_registered_model(
+        name,
+        f"Classifiers of the data set {name}, one version a training. `champion` is the best "
+        "training of the model with the best mean validation accuracy; the alias of a model's name "
+        "is its best training. To load one: "
+        f"`mlflow.pyfunc.load_model('models:/{name}@champion')`; it takes uint8 images as they "
+        "are. The experiment's latest run `comparison` says which model is better, and how sure "
+        "that is.",
+    )
     known = {entry.run_id: entry for entry in client.search_model_versions(f"name = '{name}'")}
     versions = {}
     for run_id in run_ids:
@@ -352,33 +373,45 @@ def tags(run_ids: list[str]) -> dict[str, dict[str, str]]:
 
 
 def describe_versions(name: str, descriptions: Mapping[int, str]) -> None:
-    """Give versions of a registered model their descriptions, in Markdown."""
+    """Give versions of a registered model, and their runs, descriptions in Markdown."""
     client = mlflow.MlflowClient()
     for number, description in descriptions.items():
-        client.update_model_version(name, str(number), description)
+        version = client.update_model_version(name, str(number), description)
+        client.set_tag(str(version.run_id), MLFLOW_RUN_NOTE, description)
 
 
 @contextlib.contextmanager
-def comparison_run(experiment: str, run_ids: list[str]) -> Iterator[str]:
-    """A run for a comparison, whose inputs are the models compared; yields the experiment's id.
+def comparison_run(
+    experiment: str, run_ids: list[str], parameters: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """A run for a comparison, whose inputs are the models compared.
 
     Args:
         experiment: of the runs.
         run_ids: the runs compared.
+        parameters: of the pipeline, by dotted key.
+
+    Yields:
+        The ids of the experiment and of the run.
     """
     experiment_id = connect(experiment)
     client = mlflow.MlflowClient()
     tags = {"dataset": experiment, **provenance.commit(), **_process_tags()}
-    run = client.create_run(experiment_id, run_name="comparison", tags=tags)
-    models = [LoggedModelInput(_logged_model(client, run_id)) for run_id in run_ids]
-    client.log_inputs(run.info.run_id, models=models)
-    with _ending(mlflow.start_run(run.info.run_id)):
-        yield experiment_id
+    run = mlflow.start_run(experiment_id=experiment_id, run_name="comparison", tags=tags)
+    with _ending(run):
+        mlflow.log_params(dict(parameters))
+        models = [LoggedModelInput(_logged_model(client, run_id)) for run_id in run_ids]
+        client.log_inputs(run.info.run_id, models=models)
+        yield experiment_id, run.info.run_id
 
 
 def log_comparison(note: str, folder: Path) -> None:
-    """Log to the active run its description, in Markdown, and the files of a folder."""
+    """Log to the active run its description, in Markdown, and the files of a folder.
+
+    The description becomes the experiment's as well.
+    """
     mlflow.set_tag(MLFLOW_RUN_NOTE, note)
+    mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, note)  # experiments and runs name it alike
     mlflow.log_artifacts(str(folder))
 
 

@@ -82,7 +82,7 @@ def train(config: Config) -> Training:
         _write(training, config, folder)
         tracking.log_data(config.data.name, split.train, paths.SPLIT, data_hash)
         example = np.asarray(split.validation.images[:INPUT_EXAMPLE])
-        tracking.log_training(model, example, folder, _summary(training))
+        tracking.log_training(name, model, example, folder, _summary(training))
     return training
 
 
