@@ -97,7 +97,7 @@ def judge(
     judged = verdict.judge(
         {model: values.argmax(axis=2) == labels for model, values in probabilities.items()}
     )
-    unbeaten = np.mean([probabilities[model].mean(axis=0) for model in judged.unbeaten], axis=0)
+    unbeaten = np.concatenate([probabilities[model] for model in judged.unbeaten])
     label_errors = failures.likely_label_errors(labels, unbeaten)
     for column in ("label", "suggested"):
         label_errors[column] = np.take(classes, label_errors[column].to_numpy(int))

@@ -83,37 +83,32 @@ def confused_pairs(
 
 
 def likely_label_errors(labels: Labels, probabilities: Probabilities) -> pd.DataFrame:
-    """Examples whose label looks wrong, by confident learning.
+    """Examples whose label looks wrong: all trainings agree on one and the same other class.
 
-    A label is doubted when the probability of another class is at least what that class gets on
-    average where it is the label, and is the highest of those for which this holds (Northcutt,
-    Jiang and Chuang, "Confident learning", 2021).
+    The consensus filter of Brodley and Friedl, "Identifying mislabeled training data" (1999). The
+    more trainings there are, the stricter it is.
 
     Args:
         labels: (examples,), indices of the given classes.
-        probabilities: (examples, classes), of models that were not trained on these examples.
+        probabilities: (trainings, examples, classes), of models not trained on these examples.
 
     Returns:
-        Columns example, label, suggested (indices) and the two classes' probabilities, the least
-        likely labels first.
+        Columns example, label, suggested (indices) and the two classes' mean probabilities, the
+        least likely labels first.
     """
-    classes = np.arange(probabilities.shape[1])
-    thresholds = np.array(
-        [
-            probabilities[labels == label, label].mean() if np.any(labels == label) else np.inf
-            for label in classes
-        ]
-    )
-    confident = np.where(probabilities >= thresholds, probabilities, -1)
-    suggested = confident.argmax(axis=1)
-    doubted = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested != labels))
+    predicted = probabilities.argmax(axis=2)
+    agreed = (predicted == predicted[0]).all(axis=0)
+    doubted = np.flatnonzero(agreed & (predicted[0] != labels))
+    label, suggested = labels[doubted], predicted[0][doubted]
+    means = probabilities[:, doubted].mean(axis=0)
+    rows = np.arange(len(doubted))
     table = pd.DataFrame(
         {
             "example": doubted,
-            "label": labels[doubted],
-            "suggested": suggested[doubted],
-            "probability_of_label": probabilities[doubted, labels[doubted]],
-            "probability_of_suggested": probabilities[doubted, suggested[doubted]],
+            "label": label,
+            "suggested": suggested,
+            "probability_of_label": means[rows, label],
+            "probability_of_suggested": means[rows, suggested],
         }
     )
     return table.sort_values("probability_of_label", kind="stable", ignore_index=True)

@@ -17,11 +17,13 @@ from PIL import Image
 from image_classification import pictures, verdict
 from image_classification.comparison import Comparison
 from image_classification.config import DataConfig
+from image_classification.leaderboard import Entry
 from image_classification.verdict import Pair
 
 TEMPLATES = Path(__file__).parent / "templates"
 ORIGIN = ("git.commit", "git.dirty", "dvc.data", "machine", "precision")  # tags of the runs
 WEAKEST = 3  # classes that a model card names
+LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag
 
 Tags = Mapping[str, Mapping[str, str]]  # the tags of the runs, by their ids
 
@@ -84,16 +86,29 @@ def model_cards(
 
 
 def comparison_note(comparison: Comparison, experiment_id: str, run_id: str) -> str:
-    """The description of a comparison's run: the verdict, and links to the runs compared."""
-    return _render(
-        "comparison.md.j2",
-        headline=verdict.headline(comparison.verdict),
-        pairs=comparison.verdict.pairs,
-        words=lambda pair: verdict.words(pair, comparison.verdict),
-        entries=comparison.entries,
-        experiment_id=experiment_id,
-        run_id=run_id,
-    )
+    """The description of a comparison's run: the verdict, and links to the runs compared.
+
+    The links are left out where they would not fit into what MLflow keeps of a description.
+    """
+    trainings: dict[str, list[Entry]] = {}
+    for entry in comparison.entries:
+        trainings.setdefault(entry.model, []).append(entry)
+    models = [score.model for score in comparison.verdict.scores]
+
+    def note(linked: bool) -> str:
+        return _render(
+            "comparison.md.j2",
+            headline=verdict.headline(comparison.verdict),
+            pairs=neighbours(comparison.verdict.pairs, models),
+            words=lambda pair: verdict.words(pair, comparison.verdict),
+            trainings=trainings,
+            linked=linked,
+            experiment_id=experiment_id,
+            run_id=run_id,
+        )
+
+    full = note(linked=True)
+    return full if len(full) <= LONGEST_NOTE else note(linked=False)
 
 
 def neighbours(pairs: Sequence[Pair], models: Sequence[str]) -> list[Pair]:
