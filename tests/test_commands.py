@@ -81,9 +81,12 @@ def test_stages_run_before_their_data_is_there_say_what_to_run(project: Project)
     for stage, said in [
         ("split", "run `dvc repro download`"),
         ("evaluate", "run `dvc repro split`"),
-        ("compare", "run `dvc repro evaluate@lm-0`"),
+        ("compare", "run `dvc repro split`"),
     ]:
         assert said in refused(project, sys.executable, "-m", f"image_classification.{stage}")
+    project.must("dvc", "repro", "split")
+    said = refused(project, sys.executable, "-m", "image_classification.compare")
+    assert "run `dvc repro evaluate@lm-0`" in said
 
 
 def test_a_tracking_server_that_is_down_is_one_line_within_seconds(project: Project) -> None:
