@@ -84,6 +84,7 @@ def test_stages_run_before_their_data_is_there_say_what_to_run(project: Project)
         ("compare", "run `dvc repro split`"),
     ]:
         assert said in refused(project, sys.executable, "-m", f"image_classification.{stage}")
+    assert "run `dvc repro split`" in refused(project, "hydra", "-m", "model=lm")
     project.must("dvc", "repro", "split")
     said = refused(project, sys.executable, "-m", "image_classification.compare")
     assert "run `dvc repro evaluate@lm-0`" in said

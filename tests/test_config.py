@@ -73,6 +73,7 @@ def test_values_of_params_yaml_reach_the_config(compose: Compose) -> None:
         ("recipe.schedule=x", "recipe.schedule: must be constant or one_cycle, got x"),
         ("recipe.warm_up=1", "recipe.warm_up: must be from 0 to below 1, got 1.0"),
         ("model.dropout=1", "model.dropout: must be from 0 to below 1, got 1.0"),
+        ("model.family=a/b", "model.family: must be of letters, digits, spaces, _ and -, got a/b"),
         ("data.validation_examples=0", "data.validation_examples: must be at least 1, got 0"),
         ("seed=-1", "seed: must be from 0 to 4294967295, got -1"),
         ("~model.layers.hidden.type", "model.layers.hidden: says no type"),

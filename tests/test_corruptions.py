@@ -69,6 +69,15 @@ def test_colour_images_keep_their_channels_apart() -> None:
         assert not corrupted[..., 1:].any()
 
 
+@pytest.mark.parametrize("count", [1, 30, 1000, 10_000])
+def test_a_sample_is_of_different_examples_from_first_to_last(count: int) -> None:
+    chosen = corruptions.sample(count)
+
+    assert len(set(chosen)) == min(count, corruptions.IMAGES)
+    assert chosen[0] == 0
+    assert chosen[-1] == count - 1 or count == 1
+
+
 def test_graded_goes_through_every_kind_from_weak_to_strong() -> None:
     steps = [(kind, strength) for kind, strength, _ in corruptions.graded(IMAGES)]
 

@@ -31,6 +31,13 @@ def test_a_miss_is_what_most_trainings_get_wrong() -> None:
     }
 
 
+def test_an_example_is_taken_for_its_commonest_wrong_class() -> None:
+    assert failures.mistaken_for(LABELS, PROBABILITIES["nn"]).tolist() == [1, 2, 0, 0]
+    # Two are wrong, each in its own way, and the third so sure that the mean is right.
+    split = np.array([[[0.4, 0.6, 0]], [[0.4, 0, 0.6]], [[1, 0, 0]]])
+    assert failures.mistaken_for(np.array([0]), split).tolist() == [1]
+
+
 def test_confused_pairs_are_counted_a_training() -> None:
     pairs = failures.confused_pairs(LABELS, PROBABILITIES, ["a", "b", "c"], most=2)
 

@@ -1,6 +1,8 @@
 """The whole pipeline by its commands, in a project of its own, on the tiny data set."""
 
+import html
 import json
+import re
 from pathlib import Path
 
 import mlflow
@@ -173,6 +175,17 @@ def test_the_comparison_is_a_run_that_leads_to_the_runs_compared(trained: Projec
     }
     logged = artifacts(trained, run, "")
     assert {"index.html", "verdict.json", "leaderboard.md", "figures"} <= logged
+
+
+def test_the_reports_own_command_trains_nothing_anew(trained: Project) -> None:
+    page = (trained.root / "reports/index.html").read_text()
+    (command,) = re.findall(r"^(dvc exp run [^<]*)</pre>", page, re.MULTILINE)
+    command = html.unescape(command).replace("dvc exp run", "dvc exp run --temp")
+
+    said = trained.must("bash", "-c", command)
+
+    assert "Stage 'train@cnn-0' didn't change, skipping" in said
+    assert "Running stage 'train" not in said
 
 
 def test_every_version_has_a_model_card(trained: Project) -> None:
@@ -386,4 +399,5 @@ def test_more_seeds_train_only_what_is_new(project: Project) -> None:
     assert score["over_seeds"]["low"] <= score["mean"] <= score["over_seeds"]["high"]
     page = (project.root / "reports/index.html").read_text()
     assert "3 trainings of each of 1 model" in page
+    assert "#verdict" not in page  # there is no pair to judge
     assert "bands go from the lowest to the highest" in page

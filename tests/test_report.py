@@ -104,3 +104,6 @@ def test_the_report_prints_everything_but_the_navigation(page: Page, tmp_path: P
     assert 3 <= pages <= 30
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
+    runs = page.locator("details table").nth(1)
+    assert runs.evaluate("table => table.checkVisibility({contentVisibilityAuto: true})")
+    assert runs.evaluate("table => table.getBoundingClientRect().height") > 20

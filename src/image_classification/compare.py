@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from image_classification import dataset, leaderboard, paths
+from image_classification import dataset, leaderboard, paths, provenance
 from image_classification.config import Config, entry_point, flatten
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
@@ -56,13 +56,15 @@ def compare(config: Config) -> "Comparison":
     tags = tracking.tags(run_ids)
     _write(compared, config)
     _draw(compared, test, config)
-    page = report.html(compared, tags, _parameters(config), paths.REPORTS / "figures")
+    knobs = _knobs(config)
+    page = report.html(
+        compared, config.data, tags, provenance.commit(), knobs, paths.REPORTS / "figures"
+    )
     (paths.REPORTS / "index.html").write_text(page)
 
     cards = report.model_cards(compared, tags, config.data, config.recipe.name)
     tracking.describe_versions(config.data.name, cards)
-    parameters = _parameters(config)
-    with tracking.comparison_run(config.data.name, run_ids, parameters) as address:
+    with tracking.comparison_run(config.data.name, run_ids, knobs) as address:
         note = report.comparison_note(compared, *address)
         tracking.log_comparison(note, paths.REPORTS)
     if not paths.is_copy():  # an experiment that is not applied leaves the aliases alone
@@ -78,6 +80,7 @@ def _read(model: str, seed: int, test: Examples, classes: list[str]) -> "Result"
     name = paths.training_name(model, seed)
     training, evaluation = paths.MODELS / name, paths.EVALUATIONS / name
     try:
+        trained = yaml.safe_load((training / paths.CONFIG_FILE).read_text())
         columns = [f"probability_{name}" for name in classes]
         predictions = pd.read_csv(
             evaluation / paths.PREDICTIONS_FILE, usecols=columns, dtype=np.float32
@@ -87,7 +90,8 @@ def _read(model: str, seed: int, test: Examples, classes: list[str]) -> "Result"
         return Result(
             model=model,
             seed=seed,
-            family=yaml.safe_load((training / paths.CONFIG_FILE).read_text())["model"]["family"],
+            family=trained["model"]["family"],
+            recipe=trained["recipe"],
             training=json.loads((training / paths.TRAINING_FILE).read_text()),
             metrics=json.loads((evaluation / paths.METRICS_FILE).read_text()),
             costs=json.loads((evaluation / paths.COSTS_FILE).read_text()),
@@ -100,7 +104,7 @@ def _read(model: str, seed: int, test: Examples, classes: list[str]) -> "Result"
         )
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro evaluate@{name}`") from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{training} or {evaluation} is damaged: run `dvc repro`") from error
 
 
@@ -137,16 +141,16 @@ def _aliases(entries: list[Entry]) -> dict[str, int]:
     return {**{model: entry.version for model, entry in best.items()}, CHAMPION: entries[0].version}
 
 
-def _parameters(config: Config) -> dict[str, Any]:
-    """The knobs of params.yaml as they are in force."""
-    split = ("name", "validation_examples", "split_seed", "split_per_seed")
-    knobs = {
+def _knobs(config: Config) -> dict[str, Any]:
+    """What params.yaml sets; what it leaves null is conf/'s and may be each model's own."""
+    params = dict(flatten(yaml.safe_load(paths.PARAMS.read_text())))
+    given = {
         "models": config.models,
         "seeds": config.seeds,
-        "data": {key: getattr(config.data, key) for key in split},
-        "recipe": vars(config.recipe),
+        "data.name": config.data.name,
+        "recipe.name": config.recipe.name,
     }
-    return dict(flatten(knobs))
+    return {key: value for key, value in (params | given).items() if value is not None}
 
 
 def _write(compared: "Comparison", config: Config) -> None:

@@ -20,6 +20,7 @@ CONFUSED_PAIRS = 10
 class Result:
     """What the stages left of one training.
 
+    recipe: as it was in force.
     training, metrics, costs, history, per_class, robustness: as in the files of `paths`.
     probabilities: float32 (test examples, classes).
     """
@@ -27,6 +28,7 @@ class Result:
     model: str
     seed: int
     family: str
+    recipe: dict[str, Any]
     training: dict[str, Any]
     metrics: dict[str, float]
     costs: dict[str, float]

@@ -86,6 +86,9 @@ class ModelConfig:
         # Models are addressed by their names in the registry, beside `champion`.
         taken = self.name == "champion" or re.fullmatch(r"latest|v\d+", self.name, re.IGNORECASE)
         _require(not taken, "model.name", "none of champion, latest, v1, v2, ...", self)
+        # It becomes part of the name of a picture.
+        named = re.fullmatch(r"[\w -]+", self.family)
+        _require(bool(named), "model.family", "of letters, digits, spaces, _ and -", self)
         _require(0 <= self.dropout < 1, "model.dropout", "from 0 to below 1", self)
         for name, layer in self.layers.items():
             if "type" not in layer:

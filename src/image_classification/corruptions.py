@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
 
+IMAGES = 1000  # that are corrupted; more would take as long as all the rest of an evaluation
 DIRECTIONS = np.pi / 4 * np.arange(8)  # of shifts; images take turns
 
 
@@ -82,6 +83,11 @@ CORRUPTIONS = {
     "blur": Corruption("deviation, share of the width", (0.02, 0.04, 0.06, 0.08, 0.1), blur),
     "contrast": Corruption("share lost", (0.3, 0.5, 0.7, 0.8, 0.9), contrast),
 }
+
+
+def sample(examples: int) -> NDArray[np.intp]:
+    """Which of so many examples are corrupted: at most `IMAGES`, evenly picked, as indices."""
+    return np.linspace(0, examples - 1, min(examples, IMAGES)).astype(np.intp)
 
 
 def graded(images: Images) -> Iterator[tuple[str, float, Images]]:

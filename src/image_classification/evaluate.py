@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISTAKES = 25  # on the sheet of the worst
-CORRUPTED_IMAGES = 1000  # of the test images, for robustness
 TIMED_BATCHES = (1, 256)  # images that the model gets at once when it is timed
 
 
@@ -114,8 +113,7 @@ def _robustness(
 
     from image_classification import corruptions, models
 
-    count = len(test.labels)
-    chosen = np.linspace(0, count - 1, min(count, CORRUPTED_IMAGES)).astype(int)
+    chosen = corruptions.sample(len(test.labels))
     images, labels = test.images[chosen], test.labels[chosen]
 
     def accuracy(probabilities: NDArray[np.float32]) -> float:

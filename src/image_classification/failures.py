@@ -48,6 +48,21 @@ def misses(labels: Labels, probabilities: Mapping[str, Probabilities]) -> Misses
     )
 
 
+def mistaken_for(labels: Labels, probabilities: Probabilities) -> Indices:
+    """The wrong class that each example is most often taken for; its label if there is none.
+
+    Args:
+        labels: (examples,), indices of the true classes.
+        probabilities: (trainings, examples, classes).
+    """
+    votes = np.zeros(probabilities.shape[1:], int)
+    examples = np.arange(len(labels))
+    for training in probabilities:
+        votes[examples, training.argmax(axis=1)] += 1
+    votes[examples, labels] = 0
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), labels)
+
+
 def confused_pairs(
     labels: Labels, probabilities: Mapping[str, Probabilities], classes: list[str], most: int
 ) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from image_classification import comparison_figures, figures, metrics
+from image_classification import comparison_figures, failures, figures, metrics
 from image_classification.comparison import Comparison
 from image_classification.corruptions import CORRUPTIONS
 
@@ -71,31 +71,10 @@ def _robustness(comparison: Comparison) -> Figure:
 
 
 def _sheets(comparison: Comparison, images: NDArray[np.uint8]) -> Iterator[tuple[str, Figure]]:
-    """The sheets of images; what a model takes an image for is the mean of its trainings."""
-    classes, labels, misses = comparison.classes, comparison.labels, comparison.misses
-    means = {model: values.mean(axis=0) for model, values in comparison.probabilities.items()}
-
-    shared = misses.shared[:SHEET]
-    together = np.mean(list(means.values()), axis=0).argmax(axis=1)
-    captions = [
-        f"{index}: {classes[labels[index]]}\ntaken for {classes[together[index]]}"
-        for index in shared
-    ]
-    yield "missed_by_all", figures.image_sheet(images[shared], captions, "Missed by every model")
-
-    alone = [
-        (model, index)
-        for model, indices in misses.alone.items()
-        for index in indices[: figures.SHEET_COLUMNS]
-    ]
-    captions = [
-        f"{model} alone: {classes[labels[index]]}\n"
-        f"taken for {classes[means[model][index].argmax()]}"
-        for model, index in alone
-    ]
-    chosen = np.array([index for _, index in alone], int)
-    title = "Missed by one model alone"
-    yield "missed_by_one", figures.image_sheet(images[chosen], captions, title)
+    """The sheets of images."""
+    classes, labels = comparison.classes, comparison.labels
+    if len(comparison.probabilities) > 1:
+        yield from _misses(comparison, images)
 
     doubted = comparison.label_errors[:SHEET]
     captions = [
@@ -108,8 +87,34 @@ def _sheets(comparison: Comparison, images: NDArray[np.uint8]) -> Iterator[tuple
         figures.image_sheet(images[chosen], captions, "Likely label errors"),
     )
 
-    for model, probabilities in means.items():
+    for model, values in comparison.probabilities.items():
+        probabilities = values.mean(axis=0)
         worst = metrics.worst_mistakes(labels, probabilities, SHEET // 2)
         captions = figures.mistake_captions(labels[worst], probabilities[worst], classes)
         title = f"{model}: most confident mistakes"
         yield f"confident_mistakes_{model}", figures.image_sheet(images[worst], captions, title)
+
+
+def _misses(comparison: Comparison, images: NDArray[np.uint8]) -> Iterator[tuple[str, Figure]]:
+    """What all models miss, and what one alone does."""
+    classes, labels, misses = comparison.classes, comparison.labels, comparison.misses
+    shared = misses.shared[:SHEET]
+    everyone = np.concatenate(list(comparison.probabilities.values()))
+    together = failures.mistaken_for(labels, everyone)
+    captions = [
+        f"{index}: {classes[labels[index]]}\ntaken for {classes[together[index]]}"
+        for index in shared
+    ]
+    yield "missed_by_all", figures.image_sheet(images[shared], captions, "Missed by every model")
+
+    chosen: list[int] = []
+    captions = []
+    for model, indices in misses.alone.items():
+        taken_for = failures.mistaken_for(labels, comparison.probabilities[model])
+        for index in indices[: figures.SHEET_COLUMNS]:
+            chosen.append(int(index))
+            captions.append(
+                f"{model} alone: {classes[labels[index]]}\ntaken for {classes[taken_for[index]]}"
+            )
+    title = "Missed by one model alone"
+    yield "missed_by_one", figures.image_sheet(images[np.array(chosen, int)], captions, title)

@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 from PIL import Image
 
-from image_classification import pictures, verdict
+from image_classification import corruptions, pictures, verdict
 from image_classification.comparison import Comparison
 from image_classification.config import DataConfig
 from image_classification.leaderboard import Entry
@@ -28,13 +28,22 @@ LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag
 Tags = Mapping[str, Mapping[str, str]]  # the tags of the runs, by their ids
 
 
-def html(comparison: Comparison, tags: Tags, parameters: Mapping[str, Any], folder: Path) -> str:
+def html(
+    comparison: Comparison,
+    data: DataConfig,
+    tags: Tags,
+    commit: Mapping[str, str],
+    knobs: Mapping[str, Any],
+    folder: Path,
+) -> str:
     """The report as one page that needs no other file and no network.
 
     Args:
         comparison: what to tell.
+        data: that the models were trained and tested on.
         tags: of the trainings' runs.
-        parameters: of the pipeline, by dotted key.
+        commit: of the comparison, from provenance.
+        knobs: that params.yaml sets, by dotted key.
         folder: of the pictures.
     """
     robustness = pd.DataFrame(
@@ -51,8 +60,12 @@ def html(comparison: Comparison, tags: Tags, parameters: Mapping[str, Any], fold
         published={entry.model: entry.published_test_accuracy for entry in comparison.entries},
         families={pictures.family_picture(name): name for name in comparison.families()},
         robustness=robustness.groupby("model").mean(),
-        parameters=parameters,
+        recipes={result.model: result.recipe for result in comparison.results},
+        knobs=knobs,
+        split_per_seed=data.split_per_seed,
+        commit=commit,
         origin=origin,
+        corrupted=len(corruptions.sample(comparison.verdict.examples)),
         headline=verdict.headline(comparison.verdict),
         words=lambda pair: verdict.words(pair, comparison.verdict),
         embedded=lambda name: _embedded(folder / f"{name}.png"),
@@ -70,7 +83,8 @@ def model_cards(
     cards = {}
     for entry in comparison.entries:
         result = results[entry.run_id]
-        weakest = result.per_class.sort_values("recall")[:WEAKEST]
+        tested = result.per_class[result.per_class["examples"] > 0]
+        weakest = tested.sort_values("recall", kind="stable")[:WEAKEST]
         cards[entry.version] = _render(
             "model_card.md.j2",
             entry=entry,
@@ -80,6 +94,7 @@ def model_cards(
             examples=comparison.verdict.examples,
             headline=verdict.headline(comparison.verdict),
             robustness=result.robustness_means(),
+            corrupted=len(corruptions.sample(comparison.verdict.examples)),
             weakest=list(zip(weakest["class"], weakest["recall"], strict=True)),
         )
     return cards

@@ -33,6 +33,7 @@ def main(config: Config) -> None:
     if sweep.RUN in os.environ:
         from image_classification import tracking
 
+        dataset.require_origin(dataset.load_split(paths.SPLIT), config.data)
         run_id = tracking.finished_training(config, dataset.dvc_hash(paths.SPLIT))
         if run_id:
             name = paths.training_name(config.model.name, config.seed)
