@@ -399,5 +399,6 @@ def test_more_seeds_train_only_what_is_new(project: Project) -> None:
     assert score["over_seeds"]["low"] <= score["mean"] <= score["over_seeds"]["high"]
     page = (project.root / "reports/index.html").read_text()
     assert "3 trainings of each of 1 model" in page
+    assert "-S 'seeds=[0, 1, 2]'" in page  # the command that repeats it
     assert "#verdict" not in page  # there is no pair to judge
     assert "bands go from the lowest to the highest" in page

@@ -57,9 +57,8 @@ def compare(config: Config) -> "Comparison":
     _write(compared, config)
     _draw(compared, test, config)
     knobs = _knobs(config)
-    page = report.html(
-        compared, config.data, tags, provenance.commit(), knobs, paths.REPORTS / "figures"
-    )
+    commit = provenance.commit(apart_from=str(paths.PARAMS))  # the knobs tell what it says
+    page = report.html(compared, config.data, tags, commit, knobs, paths.REPORTS / "figures")
     (paths.REPORTS / "index.html").write_text(page)
 
     cards = report.model_cards(compared, tags, config.data, config.recipe.name)

@@ -31,6 +31,7 @@ from image_classification import paths
 from image_classification.errors import UserError
 
 GROUPS = ("data", "recipe", "model")  # the folders of conf/
+SWEEP_RUN = "IMAGE_CLASSIFICATION_SWEEP_RUN"  # environment: the run that a sweep's runs stand under
 
 
 @dataclass

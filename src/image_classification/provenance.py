@@ -18,12 +18,16 @@ TRAINING_CODE = ("train.py", "models.py", "recipes.py", "dataset.py")  # as in d
 PACKAGES = ("tensorflow", "keras", "numpy")
 
 
-def commit() -> dict[str, str]:
+def commit(apart_from: str | None = None) -> dict[str, str]:
     """`git.commit`, and `git.dirty`: whether what defines a training differs from it.
 
     What stages write does not count. Either is "unknown" outside a Git repository.
+
+    Args:
+        apart_from: one of `SOURCES` whose changes do not count either.
     """
-    changes = _git("status", "--porcelain", "--", *SOURCES)
+    sources = [source for source in SOURCES if source != apart_from]
+    changes = _git("status", "--porcelain", "--", *sources)
     dirty = changes if changes == "unknown" else str(bool(changes)).lower()
     return {"git.commit": _git("rev-parse", "HEAD"), "git.dirty": dirty}
 

@@ -8,9 +8,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from image_classification.config import one_line_errors
-
-RUN = "IMAGE_CLASSIFICATION_SWEEP_RUN"  # environment: the run that a sweep's runs stand under
+from image_classification.config import SWEEP_RUN, one_line_errors
 
 
 class SweepParent(Callback):
@@ -29,7 +27,7 @@ class SweepParent(Callback):
         name = f"sweep {Path(config.hydra.sweep.dir).name}"
         with one_line_errors():  # Hydra would turn an error into a warning and go on
             run_id = tracking.start_sweep(data, name)
-        os.environ[RUN] = run_id
+        os.environ[SWEEP_RUN] = run_id
         # Hydra does not call on_multirun_end after a failure or an interruption.
         atexit.register(lambda: tracking.end_sweep(run_id, self._complete))
 

@@ -35,8 +35,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
-from image_classification import paths, provenance, sweep
-from image_classification.config import Config, defining, flatten
+from image_classification import paths, provenance
+from image_classification.config import SWEEP_RUN, Config, defining, flatten
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
 
@@ -197,8 +197,8 @@ def training_run(config: Config, data_hash: str) -> Iterator[str]:
         TRAINING_KEY: provenance.training_key(config, data_hash),
         **_process_tags(),
     }
-    if sweep.RUN in os.environ:
-        tags[MLFLOW_PARENT_RUN_ID] = os.environ[sweep.RUN]
+    if SWEEP_RUN in os.environ:
+        tags[MLFLOW_PARENT_RUN_ID] = os.environ[SWEEP_RUN]
     run = mlflow.start_run(
         run_name=paths.training_name(config.model.name, config.seed),
         tags=tags,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 
-from image_classification import dataset, paths, sweep
-from image_classification.config import Config, defining, entry_point
+from image_classification import dataset, paths
+from image_classification.config import SWEEP_RUN, Config, defining, entry_point
 from image_classification.dataset import Split
 from image_classification.errors import UserError
 
@@ -30,7 +30,7 @@ SPACE = 32 * 2**20  # bytes that a training needs on the disk, with room to spar
 @entry_point
 def main(config: Config) -> None:
     """Train one model; in a sweep, unless a run has done so already."""
-    if sweep.RUN in os.environ:
+    if SWEEP_RUN in os.environ:
         from image_classification import tracking
 
         dataset.require_origin(dataset.load_split(paths.SPLIT), config.data)
