@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from image_classification.config import DataConfig
 from image_classification.errors import UserError
+from image_classification.files import written_whole
 
 UNSIGNED_BYTE = 0x08  # the element type in an IDX header
 
@@ -75,11 +76,11 @@ def save_split(folder: Path, parts: dict[str, Examples], origin: dict[str, objec
         UserError: the folder can't be written, or the disk is full.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for part, examples in parts.items():
-            np.save(folder / f"{part}_images.npy", examples.images, allow_pickle=False)
-            np.save(folder / f"{part}_labels.npy", examples.labels, allow_pickle=False)
-        (folder / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+        with written_whole(folder) as fresh:
+            for part, examples in parts.items():
+                np.save(fresh / f"{part}_images.npy", examples.images, allow_pickle=False)
+                np.save(fresh / f"{part}_labels.npy", examples.labels, allow_pickle=False)
+            (fresh / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{folder} can't be written: {error.strerror or error}") from error
 
@@ -178,7 +179,7 @@ def require_origin(split: Split, data: DataConfig) -> None:
 def dvc_hash(folder: Path) -> str:
     """The hash under which DVC knows a folder of files: the MD5 of the list of its files' MD5s."""
     entries = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "md5").hexdigest()
         entries.append({"md5": digest, "relpath": path.name})

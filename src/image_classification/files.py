@@ -1,0 +1,44 @@
+"""Files that get their names only when they are whole."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PART = ".part"  # .gitignore and .dvcignore know it too: a killed stage leaves it
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Give an empty folder; each file in it gets its place in `folder` when the block ends well.
+
+    Files of an error, a signal or a kill never show in `folder`; those of before stay as they are.
+
+    Raises:
+        OSError: the folder can't be written, or the disk is full.
+    """
+    part = folder / PART
+    if part.exists():  # what a killed process left
+        shutil.rmtree(part)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        written = [path for path in sorted(part.rglob("*")) if path.is_file()]
+        for path in written:
+            _to_disk(path)
+        for path in written:
+            target = folder / path.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Else the name may outlive a power cut and the contents not."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
