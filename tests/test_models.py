@@ -1,5 +1,13 @@
+import hashlib
+import json
+import resource
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from conftest import Compose
@@ -72,6 +80,8 @@ def test_other_images_and_classes_fit_the_same_description(compose: Compose) -> 
     [
         ({"type": "Denze", "units": 3}, "layers.wrong: Keras has no layer Denze"),
         ({"type": "Lambda"}, "layers.wrong: Keras has no layer Lambda that a saved model may hold"),
+        ({"type": "TFSMLayer", "filepath": "x"}, "layers.wrong: Keras has no layer TFSMLayer"),
+        ({"type": "__class__"}, "layers.wrong: Keras has no layer __class__"),
         ({"type": "Dense", "unitz": 3}, "layers.wrong:"),
         ({"type": "Dropout", "rate": 7}, "layers.wrong:"),
     ],
@@ -84,3 +94,207 @@ def test_a_wrong_layer_is_named(compose: Compose, layer: dict[str, object], said
 
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ({"type": "Conv2D", "filters": 1_500_000, "kernel_size": 28}, "the weights: 1,192,"),
+        ({"type": "Dense", "units": 10**12}, "layers.wrong: 784,000,000,000,000 numbers"),
+        ({"type": "Dense", "units": 10**30}, "layers.wrong: 784,000,"),
+        ({"type": "ZeroPadding2D", "padding": 10**9}, "layers.wrong: 4,000,000,"),
+        (
+            {"type": "Conv2D", "filters": 8, "kernel_size": 10**5, "padding": "same"},
+            "the weights: 80,",
+        ),
+        ({"type": "Embedding", "input_dim": 10**12, "output_dim": 8}, "the weights: 8,000,"),
+        ({"type": "MaxPooling2D", "pool_size": 50}, "Computed output size would be zero"),
+        ({"type": "Layer"}, "The layer wrong has never been called"),
+    ],
+)
+def test_a_layer_that_does_not_fit_costs_a_line_and_no_memory(
+    compose: Compose, layer: dict[str, object], said: str
+) -> None:
+    config = replace(compose("model=nn").model, layers={"wrong": layer})
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, the most until now
+    with pytest.raises(UserError, match=r"conf/model/nn\.yaml: ") as error:
+        models.build(config, (28, 28, 1), classes=10)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert after - before < 2**18
+    # What was refused is forgotten: the next model gets weights, and only its own.
+    assert models.build(compose("model=lm").model, (28, 28, 1), classes=10).count_params() == 7_850
+
+
+def test_a_seed_gives_the_weights_that_keras_alone_would_give(compose: Compose) -> None:
+    config = compose("model=nn").model
+    keras.utils.set_random_seed(7)
+    built = models.build(config, (28, 28, 1), classes=10)
+    keras.utils.set_random_seed(7)
+    plain = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Rescaling(1 / 255),
+            *(models._layer(config, name) for name in config.layers),
+            keras.layers.Dense(10),
+        ]
+    )
+
+    for ours, theirs in zip(built.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.fixture
+def saved(compose: Compose, tmp_path: Path) -> Path:
+    """A small model as a training leaves it."""
+    path = tmp_path / "cnn-0/model.keras"
+    path.parent.mkdir()
+    layers: dict[str, dict[str, Any]] = {
+        "convolution": {"type": "Conv2D", "filters": 2, "kernel_size": 3, "activation": "relu"},
+        "flatten": {"type": "Flatten"},
+        "dropout": {"type": "Dropout"},
+        "hidden": {"type": "Dense", "units": 3, "kernel_regularizer": "l2"},
+    }
+    config = replace(compose("model=cnn").model, layers=layers)
+    models.build(config, (5, 5, 1), classes=2).save(path)
+    return path
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the description of the layers in a saved model, and nothing else."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    description = json.loads(members["config.json"])
+    change(description)
+    members["config.json"] = json.dumps(description).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, contents in members.items():
+            archive.writestr(name, contents)
+
+
+def test_a_saved_model_loads_as_it_was(saved: Path) -> None:
+    model = models.load(saved, sha256(saved))
+
+    theirs = keras.saving.load_model(saved, compile=False)
+    images = np.random.default_rng(0).integers(0, 256, (9, 5, 5, 1), dtype=np.uint8)
+    np.testing.assert_array_equal(models.predict(model, images), models.predict(theirs, images))
+    assert model.get_config() == theirs.get_config()
+
+
+def test_a_model_with_another_checksum_is_not_parsed(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = sha256(saved)
+    contents = bytearray(saved.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    saved.write_bytes(contents)
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+
+    with pytest.raises(UserError) as error:
+        models.load(saved, right)
+
+    assert f"{saved} has SHA-256 {sha256(saved)}, expected {right}" in str(error.value)
+    assert "`dvc repro --force --single-item train@cnn-0`" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model"])
+def test_a_model_that_is_missing_or_of_another_format_is_named(saved: Path, name: str) -> None:
+    other = saved.parent / name
+    digest = sha256(saved)
+    saved.rename(saved.parent / "away")
+    if not name.endswith(".keras"):
+        (saved.parent / "away").rename(other)
+
+    with pytest.raises(UserError, match="is no model in the format") as error:
+        models.load(other, digest)
+
+    assert str(other) in str(error.value)
+    assert "train@cnn-0" in str(error.value)
+
+
+@pytest.mark.parametrize("contents", [b"", b"not an archive", b"PK\5\6" + bytes(18)])
+def test_a_file_that_is_no_saved_model_costs_a_line(saved: Path, contents: bytes) -> None:
+    saved.write_bytes(contents)
+
+    with pytest.raises(UserError, match="can't be read") as error:
+        models.load(saved, sha256(saved))
+
+    assert "\n" not in str(error.value)
+
+
+LAMBDA = {
+    "module": "keras.layers",
+    "class_name": "Lambda",
+    "config": {"name": "x", "function": {"class_name": "__lambda__", "config": {"value": "eA=="}}},
+    "registered_name": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (LAMBDA, "keras.layers.Lambda"),
+        ({**LAMBDA, "class_name": "TFSMLayer"}, "keras.layers.TFSMLayer"),
+        ({**LAMBDA, "class_name": "deserialize"}, "keras.layers.deserialize"),
+        ({**LAMBDA, "module": "os", "class_name": "system"}, "os.system"),
+        ({**LAMBDA, "module": "keras.utils", "class_name": "get_file"}, "keras.utils.get_file"),
+        ({**LAMBDA, "module": None, "class_name": "Own", "registered_name": "x>Own"}, "None.Own"),
+        ({**LAMBDA, "class_name": "Dense", "registered_name": "x>Own"}, "keras.layers.Dense"),
+        ({"class_name": "__lambda__", "config": {"value": "eA=="}}, "None.__lambda__"),
+        ({"class_name": ["Dense"], "config": {}}, "None.['Dense']"),
+    ],
+)
+@pytest.mark.parametrize("place", ["layer", "activation", "nested"])
+def test_a_saved_model_may_hold_no_code(
+    saved: Path, part: dict[str, object], said: str, place: str
+) -> None:
+    def change(description: dict[str, Any]) -> None:
+        layers = description["config"]["layers"]
+        if place == "layer":
+            layers.insert(2, part)
+        elif place == "activation":
+            layers[-1]["config"]["activation"] = part
+        else:
+            layers[-1]["config"]["more"] = [{"wrapped": {"layers": [part]}}]
+
+    rewrite(saved, change)
+
+    with pytest.raises(UserError) as error:
+        models.load(saved, sha256(saved))
+
+    assert f"it holds {said}, no layer of Keras that is free of code" in str(error.value)
+
+
+def test_a_saved_model_that_promises_terabytes_takes_no_memory(saved: Path) -> None:
+    def change(description: dict[str, Any]) -> None:
+        description["config"]["layers"][-1]["config"]["units"] = 10**12
+
+    rewrite(saved, change)
+
+    with pytest.raises(UserError, match="1,000,000,000,000 numbers"):
+        models.load(saved, sha256(saved))
+
+
+def test_a_saved_model_with_a_bomb_for_a_description_is_refused(saved: Path) -> None:
+    with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", bytes(models.LARGEST_DESCRIPTION + 1))
+
+    with pytest.raises(UserError, match="its description is larger than"):
+        models.load(saved, sha256(saved))
+
+
+def test_a_saved_model_with_weights_of_another_shape_is_refused(saved: Path) -> None:
+    def change(description: dict[str, Any]) -> None:
+        description["config"]["layers"][-2]["config"]["units"] = 4
+
+    rewrite(saved, change)
+
+    with pytest.raises(UserError, match="can't be read"):
+        models.load(saved, sha256(saved))
