@@ -38,6 +38,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, compare
 	dvc repro
+	@image-classification sync
 	@cat reports/leaderboard.md
 	@printf '\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nFigures      reports/figures/ (comparison), models/ and evaluations/ (one folder a training)\nRuns         make ui   (MLflow at http://127.0.0.1:$(PORT))\n'
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from image_classification import config, dataset, models, paths, recipes
+from image_classification.checkpoint import State
 from image_classification.dataset import Examples
 
 
@@ -46,8 +47,8 @@ def main() -> None:
     model = models.build(knobs.model, knobs.data.image_shape, len(knobs.data.classes))
     with tempfile.TemporaryDirectory() as folder:
 
-        def profile_the_second(epoch: int, values: dict[str, float]) -> None:
-            if epoch == 0:
+        def profile_the_second(state: State) -> None:
+            if len(state.rows) == 1:
                 tf.profiler.experimental.start(folder)
             else:
                 tf.profiler.experimental.stop()
@@ -57,7 +58,8 @@ def main() -> None:
             jit_compile=knobs.model.jit_compile,
             train=train,
             validation=hardly_any,
-            report=profile_the_second,
+            state=None,
+            keep=profile_the_second,
         )
         spent = milliseconds(Path(folder))
     steps = -(-options.examples // knobs.recipe.batch_size)

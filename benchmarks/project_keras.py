@@ -1,18 +1,22 @@
 """A training by the project's own `fit`, with or without MLflow, on the project's split.
 
-Prints one line of JSON: seconds of each epoch, of the whole fit and of MLflow within it, training
-losses, test accuracy, precision.
+Prints one line of JSON: seconds of each epoch, of the whole fit, and of keeping and telling the
+epochs within it; training losses, test accuracy, precision.
 """
 
 import argparse
 import contextlib
 import json
+import shutil
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 
-from image_classification import config, dataset, models, paths, recipes, tracking
+from image_classification import checkpoint, config, dataset, models, paths, recipes, runs
+from image_classification.checkpoint import State
 from image_classification.dataset import Examples
 
 
@@ -39,17 +43,21 @@ def main() -> None:
     keras.utils.set_random_seed(options.seed)
     model = models.build(knobs.model, knobs.data.image_shape, len(knobs.data.classes))
     precision = recipes.usable_precision(knobs.recipe.precision)
-    run = tracking.training_run(knobs, "") if options.tracked else contextlib.nullcontext()
+    scratch = Path(tempfile.mkdtemp())
+    run = None
+    if options.tracked:
+        run = runs.LiveRun(scratch, scratch, runs.opening(knobs.data.name, options.model, {}))
     reporting = 0.0
 
-    def report(epoch: int, values: dict[str, float]) -> None:
+    def keep(state: State) -> None:
         nonlocal reporting
-        if options.tracked:
+        if run:
             before = time.perf_counter()
-            tracking.log_epoch(epoch, values)
+            checkpoint.save(scratch, state, {})
+            run.tell_epochs(state.rows)
             reporting += time.perf_counter() - before
 
-    with run:
+    with run.sampled() if run else contextlib.nullcontext():
         start = time.perf_counter()
         rows = recipes.fit(
             model,
@@ -58,9 +66,13 @@ def main() -> None:
             jit_compile=knobs.model.jit_compile,
             train=train,
             validation=validation,
-            report=report,
+            state=None,
+            keep=keep,
         )
         seconds = time.perf_counter() - start
+    if run:
+        run.end("FINISHED")
+    shutil.rmtree(scratch)
     hits = models.predict(model, split.test.images).argmax(axis=1) == split.test.labels
     print(
         json.dumps(

@@ -5,8 +5,12 @@ import gzip
 import hashlib
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,17 +110,25 @@ class Project:
 
     root: Path
 
-    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment in the project and return what it said."""
+    def environment(self, **variables: str) -> dict[str, str]:
+        """The variables that its commands run under."""
         inherited = {key: value for key, value in os.environ.items() if key not in TOOLS}
-        environment = {
+        return {
             **inherited,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": "src",
             **variables,
         }
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment in the project and return what it said."""
         return subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, check=False
+            command,
+            cwd=self.root,
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def must(self, *command: str, **variables: str) -> str:
@@ -171,6 +183,50 @@ def tiny_project(root: Path, mirror: Mirror) -> Project:
     return project
 
 
+class TrackingServer:
+    """An MLflow server with a store of its own, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+                    *("--host", "127.0.0.1", "--port", str(self.port)),
+                    *("--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"),
+                    *("--artifacts-destination", str(self.folder / "artifacts")),
+                ],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # its workers are processes of their own: they die with it
+            )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, (self.folder / "server.log").read_text()
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{self.address}/health", timeout=2).close()
+                return
+            time.sleep(0.1)
+        raise TimeoutError((self.folder / "server.log").read_text())
+
+    def kill(self) -> None:
+        """End it as a loss of power would."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
 def chromium() -> str | None:
     """The system's Chromium, which root gets installed on the way."""
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -204,4 +260,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory, mirror: Mirror) -> Project
     project.must("dvc", "repro")
     project.must("git", "add", "--all")
     project.must("git", "commit", "--quiet", "--message", "measured")
+    shutil.copy(project.root / "mlflow.db", project.root / "mlflow.db.first")  # tests add runs
     return project

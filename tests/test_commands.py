@@ -1,12 +1,9 @@
 """What a user can get wrong on the command line: one line on stderr, no traceback, nothing lost."""
 
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import mlflow
 import pytest
 from conftest import Project
 
@@ -90,16 +87,6 @@ def test_stages_run_before_their_data_is_there_say_what_to_run(project: Project)
     assert "run `dvc repro evaluate@lm-0`" in said
 
 
-def test_a_tracking_server_that_is_down_is_one_line_within_seconds(project: Project) -> None:
-    project.must("dvc", "repro", "split")
-    start = time.monotonic()
-
-    said = refused(project, *TRAIN, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-
-    assert "the tracking store http://127.0.0.1:9 can't be used" in said
-    assert time.monotonic() - start < 60
-
-
 def test_a_full_disk_is_one_line(project: Project) -> None:
     full = project.root / "full"
     full.mkdir()
@@ -123,32 +110,6 @@ def test_a_file_that_cannot_be_written_is_one_line(project: Project) -> None:
     said = refused(project, "bash", "-c", limited)
 
     assert "data/split can't be written" in said
-
-
-def test_a_killed_training_is_closed(project: Project) -> None:
-    """SIGTERM closes the run at once; what SIGKILL leaves, the next command closes."""
-    project.must("dvc", "repro", "split")
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        training = subprocess.Popen(
-            [sys.executable, "-m", "image_classification.train", "recipe.epochs=100000"],
-            cwd=project.root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert training.stdout is not None
-        while "epoch 1 of" not in training.stdout.readline():
-            assert training.poll() is None
-        training.send_signal(number)
-        training.wait(timeout=30)
-        assert training.returncode in (-number, 128 + number)
-
-    project.must(sys.executable, "-m", "image_classification.train", "recipe.epochs=1")
-    store = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
-    experiment = store.get_experiment_by_name("tiny")
-    assert experiment is not None
-    found = store.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
-    assert [run.info.status for run in found] == ["KILLED", "KILLED", "FINISHED"]
 
 
 def test_a_read_only_folder_is_one_line(project: Project) -> None:

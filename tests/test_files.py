@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from image_classification.errors import UserError
 from image_classification.files import written_whole
 
 
@@ -39,7 +40,7 @@ def test_what_was_there_is_replaced_file_by_file(tmp_path: Path) -> None:
     assert (tmp_path / "other.csv").read_text() == "old"
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), SystemExit(143)])
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "missing", "input"), SystemExit(143)])
 def test_an_error_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "table.csv").write_text("old")
 
@@ -72,7 +73,7 @@ def test_a_disk_that_fails_late_gives_no_file_its_name(
             (part / "two").write_text("2")
 
     monkeypatch.setattr(os, "fsync", fail_on_the_second)
-    with pytest.raises(OSError, match="broken"):
+    with pytest.raises(UserError, match="can't be written: broken"):
         write()
 
     assert len(flushed) == 2
@@ -97,8 +98,11 @@ def test_a_killed_process_leaves_no_name_and_the_next_one_starts_afresh(tmp_path
     assert names(tmp_path) == ["whole"]
 
 
-def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(NotADirectoryError), written_whole(tmp_path / "file"):
+    with (
+        pytest.raises(UserError, match="file can't be written: Not a dir"),
+        written_whole(tmp_path / "file"),
+    ):
         pytest.fail("the block ran")

@@ -20,8 +20,7 @@ ENTRY = Entry(
     model_bytes=2_640_000,
     microseconds_batch_1=1100,
     microseconds_batch_256=66,
-    run_id="abc",
-    version=3,
+    run="abc",
 )
 
 

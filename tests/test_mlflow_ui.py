@@ -89,17 +89,23 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     context.close()
 
 
+def client(project: Project) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+
+
 @pytest.fixture(scope="module")
 def board(trained: Project) -> dict[str, dict[str, Any]]:
-    """The rows of the leaderboard, best first, by the name of the training."""
+    """The rows of the leaderboard, best first, by the name of the training, with MLflow's ids."""
     rows = json.loads((trained.root / "reports/leaderboard.json").read_text())
+    for row in rows:
+        version = client(trained).get_model_version_by_alias(EXPERIMENT, row["model"])
+        row |= {"run_id": version.run_id, "version": version.version}
     return {f"{row['model']}-{row['seed']}": row for row in rows}
 
 
 @pytest.fixture(scope="module")
 def experiment_id(trained: Project) -> str:
-    client = mlflow.MlflowClient(f"sqlite:///{trained.root / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = client(trained).get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     return str(experiment.experiment_id)
 

@@ -114,7 +114,8 @@ def test_the_registry_names_the_present_models_and_the_champion(trained: Project
     for name in ("lm", "cnn"):
         version = store.get_model_version_by_alias("tiny", name)
         assert version.run_id == runs(trained)[f"{name}-0"].info.run_id
-    assert store.get_model_version_by_alias("tiny", "champion").run_id == best["run_id"]
+    champion = str(store.get_model_version_by_alias("tiny", "champion").run_id)
+    assert client(trained).get_run(champion).data.tags["run.key"] == best["run"]
     assert len(store.search_model_versions("name = 'tiny'")) == 2
 
     mlflow.set_tracking_uri(f"sqlite:///{trained.root / 'mlflow.db'}")
@@ -133,7 +134,7 @@ def test_the_leaderboard_tells_what_the_stages_measured(trained: Project) -> Non
     assert {row["model"]: row["parameters"] for row in board} == {"lm": 7_850, "cnn": 650_714}
     for row in board:
         run = runs(trained)[f"{row['model']}-0"]
-        assert row["run_id"] == run.info.run_id
+        assert row["run"] == run.data.tags["run.key"]
         assert row["test_accuracy"] == pytest.approx(run.data.metrics["test_accuracy"])
         assert row["epochs"] == 2
     page = (trained.root / "reports/leaderboard.md").read_text()

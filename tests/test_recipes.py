@@ -6,6 +6,7 @@ import pytest
 from conftest import Compose, tiny_examples
 
 from image_classification import models, recipes
+from image_classification.checkpoint import State
 
 
 def test_each_epoch_holds_every_example_once_in_a_new_order() -> None:
@@ -50,11 +51,8 @@ def test_many_steps_at_once_come_to_what_keras_does_batch_by_batch(
     ours = models.build(config.model, (28, 28, 1), classes=10)
     theirs = keras.models.clone_model(ours)
     theirs.set_weights(ours.get_weights())
-    reported = []
-    rows = recipes.fit(
-        *(ours, recipe, 5, jit_compile, train, validation),
-        report=lambda epoch, values: reported.append((epoch, values["loss"])),
-    )
+    kept: list[State] = []
+    rows = recipes.fit(ours, recipe, 5, jit_compile, train, validation, None, kept.append)
 
     theirs.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     for epoch, row in enumerate(rows):
@@ -71,7 +69,7 @@ def test_many_steps_at_once_come_to_what_keras_does_batch_by_batch(
             assert row[name] == pytest.approx(value, rel=1e-4), name
     for one, two in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5)
-    assert reported == [(row["epoch"], row["loss"]) for row in rows]
+    assert [state.rows for state in kept] == [rows[:1], rows]
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -83,7 +81,7 @@ def test_only_the_training_computes_in_bfloat16(compose: Compose, jit_compile: b
         recipe = replace(config.recipe, epochs=1, batch_size=8, precision=precision)
         keras.utils.set_random_seed(1)
         model = models.build(config.model, (28, 28, 1), classes=10)
-        (row,) = recipes.fit(model, recipe, 5, jit_compile, train, validation, lambda *_: None)
+        (row,) = recipes.fit(model, recipe, 5, jit_compile, train, validation, None, lambda _: None)
         losses[precision] = row["loss"]
         model.compile(loss="sparse_categorical_crossentropy")
 

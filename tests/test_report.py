@@ -63,7 +63,7 @@ def test_the_report_tells_what_was_measured(trained: Project, page: Page) -> Non
 
     for row in board:
         assert f"{row['test_accuracy']:.4f}" in text
-        assert row["run_id"] in text
+        assert row["run"] in text
         assert f"{row['test_brier']:.4f}" in text
     commit = trained.must("git", "rev-list", "--max-parents=0", "HEAD").strip()
     assert f"git checkout {commit}" in text

@@ -109,16 +109,6 @@ def test_a_training_without_data_starts_no_run(
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_evaluating_a_run_that_mlflow_lost_says_so(workspace: Path, compose: Compose) -> None:
-    config = tiny(compose, "model=lm", "output_dir=models/lm-0")
-    training = train(config)
-    mlflow.MlflowClient()._tracking_client.store._hard_delete_run(training.run_id)
-    config.output_dir = "evaluations/lm-0"
-
-    with pytest.raises(UserError, match=f"does not hold run {training.run_id}"):
-        evaluate(config)
-
-
 def test_evaluating_what_was_not_trained_says_so(workspace: Path, compose: Compose) -> None:
     with pytest.raises(UserError, match="models/dcnn-9 holds no training"):
         evaluate(compose("model=dcnn", "seed=9"))

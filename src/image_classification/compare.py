@@ -6,36 +6,50 @@ whose trainings are the best on average.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
-from image_classification import dataset, leaderboard, paths, provenance
+from image_classification import dataset, files, leaderboard, paths, provenance, records
 from image_classification.config import Config, entry_point, flatten
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
 from image_classification.leaderboard import Entry
+from image_classification.records import Record
 
 if TYPE_CHECKING:
     from image_classification.comparison import Comparison, Result
 
 CHAMPION = "champion"
+REGISTERED_MODEL = (
+    "Classifiers of the data set {name}, one version a training. `champion` is the best "
+    "training of the model with the best mean validation accuracy; the alias of a model's name "
+    "is its best training. To load one: `mlflow.pyfunc.load_model('models:/{name}@champion')`; it "
+    "takes uint8 images as they are. The experiment's latest run `comparison` says which model is "
+    "better, and how sure that is."
+)
 
 
 @entry_point
-def main(config: Config) -> None:
-    """Compare the trainings of all models and seeds."""
+def main(config: Config) -> int:
+    """Compare the trainings of all models and seeds, and tell MLflow."""
     champion, *_ = compare(config).entries
     print(f"champion by validation: {champion.name}; see {paths.REPORTS}/index.html")
 
+    from image_classification import delivery
+
+    return delivery.publish(*paths.stage_folders(config.models, config.seeds))
+
 
 def compare(config: Config) -> "Comparison":
-    """Judge the models, write the reports, log them, and point the registry's aliases at the best.
+    """Judge the models, and write the reports and what the registry shall say.
 
     Raises:
-        UserError: a training or an evaluation is missing; MLflow can't be reached or lacks a run.
+        UserError: a training or an evaluation is missing or damaged.
     """
     test = dataset.load_split(paths.SPLIT).test
     results = [
@@ -44,31 +58,55 @@ def compare(config: Config) -> "Comparison":
         for seed in config.seeds
     ]
 
-    from image_classification import comparison, report, tracking  # seconds to import
+    from image_classification import comparison, report  # seconds to import
 
-    run_ids = [result.training["run_id"] for result in results]
-    versions = tracking.register(config.data.name, run_ids)
     published = config.data.published
-    entries = leaderboard.ranked(_entry(result, versions, published) for result in results)
+    entries = leaderboard.ranked(_entry(result, published) for result in results)
     labels = np.asarray(test.labels)
     compared = comparison.judge(config.data.name, config.data.classes, results, entries, labels)
 
-    tags = tracking.tags(run_ids)
-    _write(compared, config)
-    _draw(compared, test, config)
+    tags = {result.training["run"]: result.tags for result in results}
     knobs = _knobs(config)
     commit = provenance.commit(apart_from=str(paths.PARAMS))  # the knobs tell what it says
-    page = report.html(compared, config.data, tags, commit, knobs, paths.REPORTS / "figures")
-    (paths.REPORTS / "index.html").write_text(page)
-
-    cards = report.model_cards(compared, tags, config.data, config.recipe.name)
-    tracking.describe_versions(config.data.name, cards)
-    with tracking.comparison_run(config.data.name, run_ids, knobs) as address:
-        note = report.comparison_note(compared, *address)
-        tracking.log_comparison(note, paths.REPORTS)
-    if not paths.is_copy():  # an experiment that is not applied leaves the aliases alone
-        tracking.set_aliases(config.data.name, _aliases(entries))
+    with files.written_whole(paths.REPORTS) as folder:
+        _write(compared, config, folder)
+        _draw(compared, test, config, folder)
+        page = report.html(compared, config.data, tags, commit, knobs, folder / "figures")
+        (folder / "index.html").write_text(page)
+        cards = report.model_cards(compared, tags, config.data, config.recipe.name)
+        records.write(folder, _records(compared, cards, commit, knobs))
     return compared
+
+
+def _records(
+    compared: "Comparison",
+    cards: dict[str, str],
+    commit: dict[str, str],
+    knobs: dict[str, Any],
+) -> list[Record]:
+    from image_classification import report, runs
+
+    tags = {"dataset": compared.data, **commit}
+    run = {"type": "run", **runs.opening(compared.data, "comparison", tags)}
+    trained = [result.training["run"] for result in compared.results]
+    versions = {
+        "type": "versions",
+        "name": compared.data,
+        "description": REGISTERED_MODEL.format(name=compared.data),
+        "cards": {key: cards[key] for key in trained},
+    }
+    aliases = {"type": "aliases", "name": compared.data, "values": _aliases(compared.entries)}
+    return [
+        run,
+        {"type": "params", "values": knobs},
+        {"type": "inputs", "runs": trained},
+        versions,
+        {"type": "note", "text": report.comparison_note(compared, run["key"])},
+        {"type": "artifacts", "path": "."},
+        # An experiment that is not applied leaves the aliases alone.
+        *([] if paths.is_copy() else [aliases]),
+        {"type": "end", "status": "FINISHED", "time": records.now()},
+    ]
 
 
 def _read(model: str, seed: int, test: Examples, classes: list[str]) -> "Result":
@@ -92,6 +130,7 @@ def _read(model: str, seed: int, test: Examples, classes: list[str]) -> "Result"
             family=trained["model"]["family"],
             recipe=trained["recipe"],
             training=json.loads((training / paths.TRAINING_FILE).read_text()),
+            tags=records.tags(records.read(training / paths.RECORDS_FILE)),
             metrics=json.loads((evaluation / paths.METRICS_FILE).read_text()),
             costs=json.loads((evaluation / paths.COSTS_FILE).read_text()),
             history=pd.read_csv(training / paths.HISTORY_FILE),
@@ -107,7 +146,7 @@ def _read(model: str, seed: int, test: Examples, classes: list[str]) -> "Result"
         raise UserError(f"{training} or {evaluation} is damaged: run `dvc repro`") from error
 
 
-def _entry(result: "Result", versions: dict[str, int], published: dict[str, list[float]]) -> Entry:
+def _entry(result: "Result", published: dict[str, list[float]]) -> Entry:
     try:
         return Entry(
             model=result.model,
@@ -126,8 +165,7 @@ def _entry(result: "Result", versions: dict[str, int], published: dict[str, list
             model_bytes=int(result.costs["model_bytes"]),
             microseconds_batch_1=result.costs["microseconds_batch_1"],
             microseconds_batch_256=result.costs["microseconds_batch_256"],
-            run_id=result.training["run_id"],
-            version=versions[result.training["run_id"]],
+            run=result.training["run"],
             published_test_accuracy=published.get(result.model, []),
         )
     except KeyError as error:
@@ -135,9 +173,9 @@ def _entry(result: "Result", versions: dict[str, int], published: dict[str, list
         raise UserError(f"the results of {name} lack {error}: run `dvc repro`") from error
 
 
-def _aliases(entries: list[Entry]) -> dict[str, int]:
+def _aliases(entries: Sequence[Entry]) -> dict[str, str]:
     best = leaderboard.best_by_model(entries)
-    return {**{model: entry.version for model, entry in best.items()}, CHAMPION: entries[0].version}
+    return {**{model: entry.run for model, entry in best.items()}, CHAMPION: entries[0].run}
 
 
 def _knobs(config: Config) -> dict[str, Any]:
@@ -152,15 +190,14 @@ def _knobs(config: Config) -> dict[str, Any]:
     return {key: value for key, value in (params | given).items() if value is not None}
 
 
-def _write(compared: "Comparison", config: Config) -> None:
+def _write(compared: "Comparison", config: Config, folder: Path) -> None:
     from image_classification import verdict
 
-    paths.REPORTS.mkdir(exist_ok=True)
     rows = [asdict(entry) for entry in compared.entries]
-    (paths.REPORTS / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (folder / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
     judged = json.dumps(asdict(compared.verdict), indent=2)
-    (paths.REPORTS / "verdict.json").write_text(judged + "\n")
-    compared.label_errors.to_csv(paths.REPORTS / "likely_label_errors.csv", index=False)
+    (folder / "verdict.json").write_text(judged + "\n")
+    compared.label_errors.to_csv(folder / "likely_label_errors.csv", index=False)
     table = leaderboard.markdown(
         compared.entries,
         title=f"Leaderboard: {config.data.name}",
@@ -168,10 +205,10 @@ def _write(compared: "Comparison", config: Config) -> None:
         "test scores took no part in the order.",
     )
     page = f"{table}\n## Which model is better\n\n{verdict.markdown(compared.verdict)}"
-    (paths.REPORTS / "leaderboard.md").write_text(page)
+    (folder / "leaderboard.md").write_text(page)
 
 
-def _draw(compared: "Comparison", test: Examples, config: Config) -> None:
+def _draw(compared: "Comparison", test: Examples, config: Config, folder: Path) -> None:
     import pandas as pd
 
     from image_classification import pictures
@@ -184,11 +221,10 @@ def _draw(compared: "Comparison", test: Examples, config: Config) -> None:
             for result in compared.results
         ]
     )
-    curves.to_csv(paths.REPORTS / "curves.csv", index=False)
-    folder = paths.REPORTS / "figures"
-    folder.mkdir(exist_ok=True)
+    curves.to_csv(folder / "curves.csv", index=False)
+    (folder / "figures").mkdir()
     for name, figure in pictures.draw(compared, curves, test.images, config.data.published):
-        figure.savefig(folder / f"{name}.png")
+        figure.savefig(folder / "figures" / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ class Result:
     """What the stages left of one training.
 
     recipe: as it was in force.
+    tags: of its run.
     training, metrics, costs, history, per_class, robustness: as in the files of `paths`.
     probabilities: float32 (test examples, classes).
     """
@@ -30,6 +31,7 @@ class Result:
     family: str
     recipe: dict[str, Any]
     training: dict[str, Any]
+    tags: dict[str, str]
     metrics: dict[str, float]
     costs: dict[str, float]
     history: pd.DataFrame

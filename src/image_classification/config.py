@@ -5,6 +5,7 @@ Hydra, checks the result, and turns what a user can get wrong into one line on s
 """
 
 import atexit
+import ctypes
 import functools
 import gc
 import json
@@ -32,6 +33,7 @@ from image_classification.errors import UserError
 
 GROUPS = ("data", "recipe", "model")  # the folders of conf/
 SWEEP_RUN = "IMAGE_CLASSIFICATION_SWEEP_RUN"  # environment: the run that a sweep's runs stand under
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the death of the parent process shall send
 
 
 @dataclass
@@ -218,17 +220,22 @@ def with_params(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
     return [*arguments[:position], *extra, *arguments[position:]]
 
 
-def entry_point(task: Callable[[Config], object]) -> Callable[[], None]:
-    """Make a stage's `main` a command: compose, check, run; or one line and exit code 1."""
+def entry_point(task: Callable[[Config], int | None]) -> Callable[[], None]:
+    """Make a stage's `main` a command: compose, check, run; or one line and exit code 1.
+
+    What `main` returns is the exit code; of the jobs of a sweep, the highest.
+    """
+    codes = [0]
 
     def job(composed: DictConfig) -> None:
         with one_line_errors():  # within Hydra, which would add a line of its own
-            task(typed(composed))
+            codes.append(task(typed(composed)) or 0)
 
     @functools.wraps(task)
     def main() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
         signal.signal(signal.SIGTERM, _terminate)
+        _end_with_dvc()
         gc.set_threshold(100_000)  # at 700 the collector takes a fifth of TensorFlow's import
         atexit.register(gc.freeze)  # and goes through everything once more when Python ends
         with one_line_errors():
@@ -238,8 +245,15 @@ def entry_point(task: Callable[[Config], object]) -> Callable[[], None]:
             sys.argv[1:] = with_params(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
             conf = str(paths.CONF.resolve())
             hydra.main(version_base="1.3", config_path=conf, config_name="config")(job)()
+        sys.exit(max(codes))
 
     return main
+
+
+def _end_with_dvc() -> None:
+    """Have Linux end this process when DVC dies, which could not take up what it would make."""
+    if "DVC_STAGE" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:

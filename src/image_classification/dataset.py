@@ -75,14 +75,11 @@ def save_split(folder: Path, parts: dict[str, Examples], origin: dict[str, objec
     Raises:
         UserError: the folder can't be written, or the disk is full.
     """
-    try:
-        with written_whole(folder) as fresh:
-            for part, examples in parts.items():
-                np.save(fresh / f"{part}_images.npy", examples.images, allow_pickle=False)
-                np.save(fresh / f"{part}_labels.npy", examples.labels, allow_pickle=False)
-            (fresh / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{folder} can't be written: {error.strerror or error}") from error
+    with written_whole(folder) as fresh:
+        for part, examples in parts.items():
+            np.save(fresh / f"{part}_images.npy", examples.images, allow_pickle=False)
+            np.save(fresh / f"{part}_labels.npy", examples.labels, allow_pickle=False)
+        (fresh / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
 
 
 def load_split(folder: Path) -> Split:

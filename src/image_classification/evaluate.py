@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from image_classification import dataset, paths
+from image_classification import dataset, files, paths, records
 from image_classification.config import Config, entry_point
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
@@ -25,11 +25,15 @@ TIMED_BATCHES = (1, 256)  # images that the model gets at once when it is timed
 
 
 @entry_point
-def main(config: Config) -> None:
-    """Evaluate one training."""
+def main(config: Config) -> int:
+    """Evaluate one training, and tell the run that trained it."""
     evaluation = evaluate(config)
     accuracy = evaluation.metrics["test_accuracy"]
     print(f"test accuracy {accuracy:.4f}, details in {config.output_dir}")
+
+    from image_classification import delivery
+
+    return delivery.publish(_training_folder(config), Path(config.output_dir))
 
 
 @dataclass(frozen=True)
@@ -51,23 +55,19 @@ class Evaluation:
 
 
 def evaluate(config: Config) -> Evaluation:
-    """Evaluate the pipeline's training of a model and seed; log to the run that trained it.
+    """Evaluate the pipeline's training of a model and seed, and write what comes out.
 
     Raises:
-        UserError: there is no such training or no split, or one made from other data; MLflow
-            can't be reached or does not hold the run.
+        UserError: there is no such training or no split, or one made from other data; the model's
+            file is not the one that was trained.
     """
     split = dataset.split_of_training(paths.SPLIT, config.data, config.seed)
-    source = paths.MODELS / paths.training_name(config.model.name, config.seed)
+    source = _training_folder(config)
     training = _read_training(source)
-    folder = Path(config.output_dir)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
 
-    import keras  # TensorFlow and MLflow take seconds to import
+    from image_classification import costs, metrics, models  # TensorFlow takes seconds to import
 
-    from image_classification import costs, metrics, models, tracking
-
-    model = keras.saving.load_model(source / paths.MODEL_FILE, compile=False)
+    model = models.load(source / paths.MODEL_FILE, training["model_sha256"])
     validation = models.predict(model, split.validation.images)
     test = models.predict(model, split.test.images)
     values = {
@@ -90,10 +90,25 @@ def evaluate(config: Config) -> Evaluation:
         images = np.resize(split.test.images, (batch, *split.test.images.shape[1:]))
         measured[f"microseconds_batch_{batch}"] = costs.inference_microseconds(model, images)
     evaluation = Evaluation(values, test, robustness, measured)
-    _write(evaluation, split.test, config, folder)
-    _draw_training(source, config.model.name, folder / "figures")
-    tracking.log_evaluation(config.data.name, training["run_id"], values | measured, folder)
+    with files.written_whole(Path(config.output_dir)) as folder:
+        (folder / "figures").mkdir()
+        _write(evaluation, split.test, config, folder)
+        _draw_training(source, config.model.name, folder / "figures")
+        costs_told = {key: value for key, value in measured.items() if key not in training}
+        told = records.metrics(values | costs_told, 0, records.now(), of_model=True)
+        records.write(
+            folder,
+            [
+                {"type": "run", "key": training["run"], "experiment": config.data.name},
+                {"type": "metrics", **told},
+                {"type": "artifacts", "path": "evaluation"},
+            ],
+        )
     return evaluation
+
+
+def _training_folder(config: Config) -> Path:
+    return paths.MODELS / paths.training_name(config.model.name, config.seed)
 
 
 def _read_training(folder: Path) -> dict[str, Any]:

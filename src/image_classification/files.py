@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from image_classification.errors import UserError
+
 PART = ".part"  # .gitignore and .dvcignore know it too: a killed stage leaves it
 
 
@@ -16,13 +18,13 @@ def written_whole(folder: Path) -> Iterator[Path]:
     Files of an error, a signal or a kill never show in `folder`; those of before stay as they are.
 
     Raises:
-        OSError: the folder can't be written, or the disk is full.
+        UserError: the folder can't be written, or the disk is full.
     """
     part = folder / PART
-    if part.exists():  # what a killed process left
-        shutil.rmtree(part)
-    part.mkdir(parents=True)
     try:
+        if part.exists():  # what a killed process left
+            shutil.rmtree(part)
+        part.mkdir(parents=True)
         yield part
         written = [path for path in sorted(part.rglob("*")) if path.is_file()]
         for path in written:
@@ -31,6 +33,10 @@ def written_whole(folder: Path) -> Iterator[Path]:
             target = folder / path.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
+    except OSError as error:
+        if error.filename is None or str(part) in str(error.filename):
+            raise UserError(f"{folder} can't be written: {error.strerror or error}") from error
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -30,8 +30,7 @@ class Entry:
     model_bytes: int  # of the file
     microseconds_batch_1: float  # an image, in batches of so many
     microseconds_batch_256: float
-    run_id: str
-    version: int  # of the registered model
+    run: str  # the name of its run: the tag `run.key` in MLflow
     published_test_accuracy: Sequence[float] = ()  # one a published training of the model
 
     @property
@@ -86,8 +85,8 @@ def markdown(entries: Sequence[Entry], title: str, note: str) -> str:
         f"Champion by validation: **{entries[0].name}**. {note}",
         "",
         "| training | parameters | validation accuracy | test accuracy | published test accuracy "
-        "| precision | recall | epochs | fit seconds | version | run |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| precision | recall | epochs | fit seconds | run |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for entry in entries:
         scores = ", ".join(f"{score:.4f}" for score in entry.published_test_accuracy) or "-"
@@ -95,6 +94,6 @@ def markdown(entries: Sequence[Entry], title: str, note: str) -> str:
             f"| {entry.name} | {entry.parameters:,} | {entry.validation_accuracy:.4f} "
             f"| {entry.test_accuracy:.4f} | {scores} "
             f"| {entry.test_precision:.4f} | {entry.test_recall:.4f} | {entry.epochs} "
-            f"| {entry.fit_seconds:.1f} | {entry.version} | `{entry.run_id}` |"
+            f"| {entry.fit_seconds:.1f} | `{entry.run}` |"
         )
     return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ from image_classification.config import Config, defining
 SOURCES = ["src", "conf", "params.yaml", "dvc.yaml", "requirements.lock"]
 TRAINING_CODE = ("train.py", "models.py", "recipes.py", "dataset.py")  # as in dvc.yaml
 PACKAGES = ("tensorflow", "keras", "numpy")
+TRAINING_KEY = "training.key"  # the tag that equal trainings share
 
 
 def commit(apart_from: str | None = None) -> dict[str, str]:
@@ -47,9 +48,10 @@ def machine() -> str:
 
 
 def training_key(config: Config, data_hash: str) -> str:
-    """A hash of all that defines a training: its configuration, its data, the code that trains."""
+    """A hash of all that defines a training: configuration, data, packages, code that trains."""
+    versions = [version(name) for name in PACKAGES]
     digest = hashlib.sha256()
-    digest.update(json.dumps([defining(config), data_hash], sort_keys=True).encode())
+    digest.update(json.dumps([defining(config), data_hash, versions], sort_keys=True).encode())
     for name in TRAINING_CODE:
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()

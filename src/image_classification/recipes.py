@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from image_classification.checkpoint import State
 from image_classification.config import RecipeConfig
 from image_classification.dataset import Examples
 from image_classification.models import PREDICTION_BATCH
@@ -24,9 +25,10 @@ def fit(
     jit_compile: bool,
     train: Examples,
     validation: Examples,
-    report: Callable[[int, dict[str, float]], None],
+    state: State | None,
+    keep: Callable[[State], None],
 ) -> list[dict[str, float]]:
-    """Fit a model with Adam on the cross-entropy.
+    """Fit a model with Adam on the cross-entropy, from the beginning or from a state on.
 
     Args:
         model: from models.build; its weights change.
@@ -35,7 +37,9 @@ def fit(
         jit_compile: whether XLA compiles the steps.
         train: what the model is fitted to.
         validation: what it is measured on after each epoch.
-        report: called with each epoch (from 0) and its values as soon as it ends.
+        state: that `keep` was given by an earlier call with the same arguments; what comes out
+            is, on one machine, what would have come out of that call, bit for bit.
+        keep: called with the state after each epoch as soon as it ends.
 
     Returns:
         The rows of `EpochRecord`.
@@ -50,18 +54,31 @@ def fit(
         metrics=["accuracy"],
         jit_compile=jit_compile,
     )
-    record = EpochRecord(report)
+    trainer.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *trainer.optimizer.variables]
+    if state:
+        for variable, value in zip(variables, state.variables, strict=True):
+            variable.assign(value)
+    rows = list(state.rows) if state else []
+    if len(rows) == recipe.epochs:
+        return rows
+
+    def report(row: dict[str, float]) -> None:
+        rows.append(row)
+        keep(State(list(rows), [variable.numpy() for variable in variables]))
+
     trainer.fit(
-        groups.dataset(recipe.epochs),
+        groups.dataset(range(len(rows), recipe.epochs)),
+        initial_epoch=len(rows),
         epochs=recipe.epochs,
         steps_per_epoch=len(groups),
         shuffle=False,  # it has been
         validation_data=tuple(validation),
         validation_batch_size=PREDICTION_BATCH,
-        callbacks=[record],
+        callbacks=[EpochRecord(report)],
         verbose=0,
     )
-    return record.rows
+    return rows
 
 
 class BatchGroups:
@@ -96,13 +113,13 @@ class BatchGroups:
         for start, end in pairwise(self._bounds):
             yield Examples(*(array[order[start:end]] for array in self._examples))
 
-    def dataset(self, epochs: int) -> tf.data.Dataset:
-        """The groups of all epochs."""
+    def dataset(self, epochs: range) -> tf.data.Dataset:
+        """The groups of these epochs."""
         signature = tuple(
             tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in self._examples
         )
         groups = tf.data.Dataset.from_generator(
-            lambda: (tuple(group) for epoch in range(epochs) for group in self.epoch(epoch)),
+            lambda: (tuple(group) for epoch in epochs for group in self.epoch(epoch)),
             output_signature=signature,
         )
         return groups.prefetch(1)
@@ -192,15 +209,14 @@ def learning_rate(
 
 
 class EpochRecord(keras.callbacks.Callback):
-    """Keeps one row of values an epoch, and reports it as soon as it is there.
+    """Reports a row of values for each epoch as soon as it ends.
 
-    rows: epoch (from 0), loss, accuracy, val_loss, val_accuracy, learning_rate (after the epoch),
+    A row: epoch (from 0), loss, accuracy, val_loss, val_accuracy, learning_rate (after the epoch),
         epoch_seconds (validation included).
     """
 
-    def __init__(self, report: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(self, report: Callable[[dict[str, float]], None]) -> None:
         super().__init__()
-        self.rows: list[dict[str, float]] = []
         self._report = report
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -208,9 +224,8 @@ class EpochRecord(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep and report the epoch's values; Keras calls this."""
+        """Report the epoch's values; Keras calls this."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         values["learning_rate"] = float(self.model.optimizer.learning_rate)
         values["epoch_seconds"] = time.perf_counter() - self._start
-        self.rows.append({"epoch": epoch, **values})
-        self._report(epoch, values)
+        self._report({"epoch": epoch, **values})

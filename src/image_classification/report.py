@@ -25,7 +25,7 @@ ORIGIN = ("git.commit", "git.dirty", "dvc.data", "machine", "precision")  # tags
 WEAKEST = 3  # classes that a model card names
 LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag
 
-Tags = Mapping[str, Mapping[str, str]]  # the tags of the runs, by their ids
+Tags = Mapping[str, Mapping[str, str]]  # the tags of the runs, by their keys
 
 
 def html(
@@ -50,7 +50,7 @@ def html(
         [{"model": result.model, **result.robustness_means()} for result in comparison.results]
     )
     origin = {
-        key: sorted({tags[entry.run_id].get(key, "unknown") for entry in comparison.entries})
+        key: sorted({tags[entry.run].get(key, "unknown") for entry in comparison.entries})
         for key in ORIGIN
     }
     return _render(
@@ -74,23 +74,23 @@ def html(
 
 def model_cards(
     comparison: Comparison, tags: Tags, data: DataConfig, recipe: str
-) -> dict[int, str]:
-    """What users of each version should know, in Markdown, by the version's number.
+) -> dict[str, str]:
+    """What users of each model should know, in Markdown, by the run that trained it.
 
     After Mitchell et al., "Model cards for model reporting" (2019). What is not known is said so.
     """
-    results = {result.training["run_id"]: result for result in comparison.results}
+    results = {result.training["run"]: result for result in comparison.results}
     cards = {}
     for entry in comparison.entries:
-        result = results[entry.run_id]
+        result = results[entry.run]
         tested = result.per_class[result.per_class["examples"] > 0]
         weakest = tested.sort_values("recall", kind="stable")[:WEAKEST]
-        cards[entry.version] = _render(
+        cards[entry.run] = _render(
             "model_card.md.j2",
             entry=entry,
             data=data,
             recipe=recipe,
-            tags={key: tags[entry.run_id].get(key, "unknown") for key in ORIGIN},
+            tags={key: tags[entry.run].get(key, "unknown") for key in ORIGIN},
             examples=comparison.verdict.examples,
             headline=verdict.headline(comparison.verdict),
             robustness=result.robustness_means(),
@@ -100,8 +100,10 @@ def model_cards(
     return cards
 
 
-def comparison_note(comparison: Comparison, experiment_id: str, run_id: str) -> str:
+def comparison_note(comparison: Comparison, run: str) -> str:
     """The description of a comparison's run: the verdict, and links to the runs compared.
+
+    A link is written `(run:KEY)`, with the key of a run; MLflow's address is found when it is told.
 
     The links are left out where they would not fit into what MLflow keeps of a description.
     """
@@ -118,8 +120,7 @@ def comparison_note(comparison: Comparison, experiment_id: str, run_id: str) -> 
             words=lambda pair: verdict.words(pair, comparison.verdict),
             trainings=trainings,
             linked=linked,
-            experiment_id=experiment_id,
-            run_id=run_id,
+            run=run,
         )
 
     full = note(linked=True)

@@ -1,215 +1,280 @@
 """All that the project tells MLflow: runs, their metrics and artifacts, and the model registry.
 
-The store is sqlite:///mlflow.db at the project's root unless MLFLOW_TRACKING_URI names another.
+What is told are the `records` that runs have on disk; to tell one again changes nothing.
 """
 
 import contextlib
 import io
-import logging
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# A store that does not answer must cost seconds; MLflow's own defaults wait for minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # each training would ask the network
+from image_classification import paths, provenance, records, store  # store first: it sets MLflow up
 
+# isort: split
 import mlflow
 import numpy as np
-import psutil
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.numpy_dataset import from_numpy
-from mlflow.entities import LoggedModelInput, Metric
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
+from mlflow.models import Model, ModelSignature
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.types import Schema, TensorSpec
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
-from numpy.typing import NDArray
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from image_classification import paths, provenance
-from image_classification.config import SWEEP_RUN, Config, defining, flatten
-from image_classification.dataset import Examples
+from image_classification.config import Config
 from image_classification.errors import UserError
+from image_classification.records import Record
 
 REQUIREMENTS = ("tensorflow", "keras", "numpy")  # of a logged model
-TRAINING_KEY = "training.key"  # the tag that equal trainings share
-SYSTEM_METRICS_SECONDS = 2  # between two samples; short trainings would get none at MLflow's 10
-
-logging.getLogger("alembic").setLevel(logging.WARNING)
-logging.getLogger("mlflow").setLevel(logging.WARNING)
+RUN_KEY = "run.key"  # the tag that holds a run's name on disk
 
 
-def connect(experiment: str) -> str:
-    """Reach the store and select the experiment, making both when they are not there.
+class Delivery:
+    """Tells MLflow the records of one folder, in order."""
 
-    Returns:
-        The id of the experiment.
+    def __init__(self, folder: Path) -> None:
+        """The files that records name are in `folder`."""
+        self.model: Any = None  # if it is in memory already; else it is loaded when it is needed
+        self._folder = folder
+        self._client = mlflow.MlflowClient()
+        self._experiment_id = ""
+        self._run_id = ""
+        self._is_deleted = False  # by somebody who looked at it, and meant it
 
-    Raises:
-        UserError: the store can't be reached.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    artifacts = None
-    if uri.startswith("sqlite:///"):
-        # Relative to the project, not to whatever folder or copy of it the command runs in.
-        database = paths.home() / uri.removeprefix("sqlite:///")
-        uri = f"sqlite:///{database}"
-        artifacts = (database.parent / "mlartifacts").as_uri()
-        _initialise(database)
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-    mlflow.set_system_metrics_samples_before_logging(1)
-    try:
-        client = mlflow.MlflowClient()
-        experiment_id = _experiment_id(client, experiment, artifacts)
-        if "MLFLOW_RUN_ID" not in os.environ:  # `mlflow run` has selected its experiment already
-            mlflow.set_experiment(experiment_id=experiment_id)
-        _close_abandoned(client, experiment_id)
-    except (MlflowException, SQLAlchemyError) as error:
-        cause = str(error).partition("\n")[0][:300]
-        raise UserError(f"the tracking store {uri} can't be used: {cause}") from error
-    return experiment_id
+    def tell(self, record: Record) -> None:
+        """Tell one record; the first must be that of the run.
 
+        Raises:
+            Exception: MLflow did not take it, for one of many reasons; it may later.
+        """
+        if not self._is_deleted:
+            getattr(self, f"_{record['type']}")(record)
 
-def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None) -> str:
-    """The experiment of that name, made when it is not there; another process may be faster."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view of it
-            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
-        except MlflowException:
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    return str(found.experiment_id)
+    def tell_all(self) -> None:
+        """Tell all records of the folder, unless MLflow has been told.
 
+        Raises:
+            Exception: as `tell`; UserError: the records are damaged.
+        """
+        first, *others = records.read(self._folder / paths.RECORDS_FILE)
+        self.tell(first)
+        digest = records.digest(self._folder)
+        if self._is_deleted or digest in self._told():
+            return
+        for record in others:
+            self.tell(record)
+        self.mark_told(digest)
 
-def _initialise(database: Path) -> None:
-    """Make an empty database, once, however many processes start at the same time."""
-    if database.exists():
-        return
-    fresh = database.with_name(f"{database.name}.{os.getpid()}")
-    try:
-        fresh.touch()  # fails at once where MLflow would try for minutes
-        # In a process of its own, so that no connection to this name outlives it.
-        subprocess.run(
-            [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{fresh}"],
-            check=True,
-            capture_output=True,
+    def mark_told(self, digest: str) -> None:
+        """Remember in MLflow that all records of a file, of this digest, have arrived."""
+        if not self._is_deleted:
+            self._client.set_tag(self._run_id, f"records.{digest[:16]}", digest)
+
+    def _told(self) -> set[str]:
+        tags = self._client.get_run(self._run_id).data.tags
+        return {value for key, value in tags.items() if key.startswith("records.")}
+
+    def _run(self, record: Record) -> None:
+        self._experiment_id = store.connect(record["experiment"])
+        self._client = mlflow.MlflowClient()
+        with store.alone():
+            run = self._opened(record) if "start" in record else self._found(record["key"])
+        # That of `mlflow run` may be in another experiment.
+        self._experiment_id, self._run_id = run.info.experiment_id, run.info.run_id
+        self._is_deleted = run.info.lifecycle_stage == "deleted"
+
+    def _opened(self, record: Record) -> Run:
+        """The run of a record: the one that is there, or a new one."""
+        with contextlib.suppress(UserError):
+            return self._found(record["key"])
+        tags = {**record["tags"], RUN_KEY: record["key"]}
+        if record["parent"]:
+            tags[MLFLOW_PARENT_RUN_ID] = self._opened(record["parent"]).info.run_id
+        if record["mlflow_run"]:
+            with contextlib.suppress(MlflowException):  # it may be in another store than this
+                run = self._client.get_run(record["mlflow_run"])
+                if run.data.tags.get(RUN_KEY, record["key"]) == record["key"]:
+                    self._set_tags(run.info.run_id, tags)
+                    self._client.update_run(run.info.run_id, name=record["name"])
+                    return run
+        return self._client.create_run(
+            self._experiment_id, start_time=record["start"], tags=tags, run_name=record["name"]
         )
-        os.link(fresh, database)
-    except FileExistsError:
-        pass  # another process was faster, and its database is complete
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode().strip().splitlines()
-        cause = next((line for line in said if "Error" in line), said[-1])
-        raise UserError(f"{database} can't be made: {cause}") from error
-    except OSError as error:
-        raise UserError(f"{database} can't be made: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
 
+    def _found(self, key: str) -> Run:
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`{RUN_KEY}` = '{key}'", ViewType.ALL, max_results=1
+        )
+        if not found:
+            raise UserError(f"{mlflow.get_tracking_uri()} does not hold the run {key}")
+        return found[0]
 
-def _close_abandoned(client: mlflow.MlflowClient, experiment_id: str) -> None:
-    """Mark as KILLED what this machine started, left RUNNING and no longer runs."""
-    running = client.search_runs(
-        [experiment_id],
-        f"attributes.status = 'RUNNING' and tags.`process.host` = '{socket.gethostname()}'",
-    )
-    for run in running:
-        pid, started = int(run.data.tags["process.id"]), run.data.tags["process.started"]
-        if not _lives(pid, started):
-            client.set_terminated(run.info.run_id, "KILLED")
+    def _resume(self, record: Record) -> None:
+        self._set_tags(self._run_id, record["tags"])
+        self._client.update_run(self._run_id, status="RUNNING")
 
+    def _params(self, record: Record) -> None:
+        # `mlflow run` has logged some already, and a parameter can't be changed.
+        known = self._client.get_run(self._run_id).data.params
+        new = [
+            Param(key, str(value)) for key, value in record["values"].items() if key not in known
+        ]
+        self._client.log_batch(self._run_id, params=new)
 
-def _lives(pid: int, started: str) -> bool:
-    try:
-        # Not to the second: the clock that it is computed from may have been set meanwhile.
-        return bool(abs(psutil.Process(pid).create_time() - float(started)) < 60)
-    except psutil.NoSuchProcess:
-        return False
+    def _tags(self, record: Record) -> None:
+        self._set_tags(self._run_id, record["values"])
 
+    def _set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-def _process_tags() -> dict[str, str]:
-    own = psutil.Process()
-    return {
-        "process.host": socket.gethostname(),
-        "process.id": str(own.pid),
-        "process.started": str(own.create_time()),
-    }
+    def _data(self, record: Record) -> None:
+        """Name the data, its folder and DVC's hash of it as an input of the run."""
+        profile = {"examples": record["examples"], "image_shape": record["shape"]}
+        data = Dataset(
+            name=record["name"],
+            digest=record["hash"],
+            source_type="local",
+            source=f'{{"uri": "{record["source"]}"}}',
+            profile=str(profile).replace("'", '"'),
+        )
+        inputs = [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])]
+        self._client.log_inputs(self._run_id, inputs)
 
+    def _metrics(self, record: Record) -> None:
+        model, known = None, {}
+        if record["of_model"]:  # an evaluation, which may have been repeated with the same result
+            model = self._model_id(self._run_id)
+            known = self._client.get_run(self._run_id).data.metrics
+        entries = [
+            Metric(key, value, record["time"], record["step"], model_id=model, run_id=self._run_id)
+            for key, value in record["values"].items()
+            if known.get(key) != value
+        ]
+        self._client.log_batch(self._run_id, entries)  # which passes over what it has already
 
-@contextlib.contextmanager
-def _ending(run: mlflow.ActiveRun) -> Iterator[mlflow.ActiveRun]:
-    """Give the run its last status however its block is left."""
-    try:
-        yield run
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        _end(run.info.run_id, "KILLED" if interrupted else "FAILED")
-        raise
-    _end(run.info.run_id, "FINISHED")
+    def _artifacts(self, record: Record) -> None:
+        """Log the files of the folder, apart from the model, which is logged as one."""
+        for path in sorted(self._folder.rglob("*")):
+            if path.is_file() and path.name not in (paths.MODEL_FILE, paths.RECORDS_FILE):
+                parent = path.parent.relative_to(self._folder)
+                place = Path(record["path"]) / parent
+                where = None if place == Path() else str(place)
+                self._client.log_artifact(self._run_id, str(path), where)
 
+    def _model(self, record: Record) -> None:
+        for known in self._models(self._run_id):
+            if known.status == LoggedModelStatus.READY:
+                return
+            self._client.delete_logged_model(known.model_id)  # cut short by an outage
+        if self.model is None:
+            from image_classification import models  # TensorFlow takes seconds to import
 
-def _end(run_id: str, status: str) -> None:
-    """Close a run, and take off what only `_close_abandoned` reads."""
-    client = mlflow.MlflowClient()
-    active = mlflow.active_run()
-    if active and active.info.run_id == run_id:
-        mlflow.end_run(status)  # stops the system metrics as well
-    else:
-        client.set_terminated(run_id, status)
-    for key in _process_tags():
-        client.delete_tag(run_id, key)
+            self.model = models.load(self._folder / paths.MODEL_FILE, record["sha256"])
+        examples = np.load(self._folder / paths.EXAMPLES_FILE, allow_pickle=False)
+        signature = ModelSignature(
+            Schema([TensorSpec(np.dtype("uint8"), (-1, *record["image_shape"]))]),
+            Schema([TensorSpec(np.dtype("float32"), (-1, record["classes"]))]),
+        )
+        params = self._client.get_run(self._run_id).data.params
+        logged = self._client.create_logged_model(
+            self._experiment_id, record["name"], source_run_id=self._run_id, params=params
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # Keras' progress bar for the examples
+            Model.log(
+                artifact_path=None,
+                flavor=mlflow.tensorflow,
+                model=self.model,
+                model_id=logged.model_id,
+                run_id=self._run_id,
+                signature=signature,
+                input_example=examples,
+                # Given, since MLflow would load the model in another process to find them out.
+                pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+            )
 
+    def _models(self, run_id: str) -> list[Any]:
+        # All of them: one to be deleted does not hide behind others.
+        return list(
+            self._client.search_logged_models(
+                [self._experiment_id], f"source_run_id = '{run_id}'", max_results=50
+            )
+        )
 
-@contextlib.contextmanager
-def training_run(config: Config, data_hash: str) -> Iterator[str]:
-    """A run for one training; yields its id. Ends FINISHED, FAILED or, when interrupted, KILLED.
+    def _model_id(self, run_id: str) -> str:
+        for model in self._models(run_id):
+            if model.status == LoggedModelStatus.READY:
+                return str(model.model_id)
+        raise UserError(f"run {run_id} in {mlflow.get_tracking_uri()} holds no model")
 
-    Args:
-        config: logged as flat parameters.
-        data_hash: DVC's hash of the split.
+    def _inputs(self, record: Record) -> None:
+        compared = {self._model_id(self._found(key).info.run_id) for key in record["runs"]}
+        run = self._client.get_run(self._run_id)
+        known = {model.model_id for model in (run.inputs.model_inputs if run.inputs else [])}
+        models = [LoggedModelInput(model_id) for model_id in sorted(compared - known)]
+        self._client.log_inputs(self._run_id, models=models)
 
-    Raises:
-        UserError: the store can't be reached.
-    """
-    connect(config.data.name)
-    tags = {
-        "dataset": config.data.name,
-        "model": config.model.name,
-        "recipe": config.recipe.name,
-        "seed": str(config.seed),
-        "dvc.data": data_hash,
-        **provenance.commit(),
-        "machine": provenance.machine(),
-        TRAINING_KEY: provenance.training_key(config, data_hash),
-        **_process_tags(),
-    }
-    if SWEEP_RUN in os.environ:
-        tags[MLFLOW_PARENT_RUN_ID] = os.environ[SWEEP_RUN]
-    run = mlflow.start_run(
-        run_name=paths.training_name(config.model.name, config.seed),
-        tags=tags,
-        log_system_metrics=True,
-    )
-    with _ending(run):
-        mlflow.set_tags(tags)  # start_run passes over them where `mlflow run` has made the run
-        known = mlflow.get_run(run.info.run_id).data.params
-        params = flatten(defining(config))
-        mlflow.log_params({key: value for key, value in params if key not in known})
-        yield run.info.run_id
+    def _versions(self, record: Record) -> None:
+        """Have the model of each run stand in the registry, once, with its card."""
+        name = record["name"]
+        with store.alone():
+            if not self._client.search_registered_models(f"name = '{name}'"):
+                self._client.create_registered_model(name)
+            self._client.update_registered_model(name, record["description"])
+            known = self._known_versions(name)
+            for key, card in record["cards"].items():
+                run_id = self._found(key).info.run_id
+                if run_id not in known:
+                    model = self._model_id(run_id)
+                    added = self._client.create_model_version(
+                        name, f"models:/{model}", run_id=run_id, model_id=model
+                    )
+                    known[run_id] = str(added.version)
+                self._client.update_model_version(name, known[run_id], card)
+                self._client.set_tag(run_id, MLFLOW_RUN_NOTE, card)
+
+    def _known_versions(self, name: str) -> dict[str, str]:
+        found = self._client.search_model_versions(f"name = '{name}'", max_results=10_000)
+        return {str(entry.run_id): str(entry.version) for entry in found}
+
+    def _aliases(self, record: Record) -> None:
+        with store.alone():
+            known = self._known_versions(record["name"])
+            for alias, key in record["values"].items():
+                number = known[self._found(key).info.run_id]
+                self._client.set_registered_model_alias(record["name"], alias, number)
+
+    def _note(self, record: Record) -> None:
+        """Describe the run, and with it the experiment: runs and experiments name it alike."""
+        text = record["text"]
+        note = re.sub(r"\(run:([0-9a-f]{32})", lambda found: self._address(found[1]), text)
+        self._client.set_tag(self._run_id, MLFLOW_RUN_NOTE, note)
+        self._client.set_experiment_tag(self._experiment_id, MLFLOW_RUN_NOTE, note)
+
+    def _address(self, key: str) -> str:
+        return f"(#/experiments/{self._experiment_id}/runs/{self._found(key).info.run_id}"
+
+    def _end(self, record: Record) -> None:
+        self._client.set_terminated(self._run_id, record["status"], record["time"])
+        tags = self._client.get_run(self._run_id).data.tags
+        for key in store.PROCESS_TAGS:
+            if key in tags:
+                self._client.delete_tag(self._run_id, key)
 
 
 def finished_training(config: Config, data_hash: str) -> str | None:
@@ -218,205 +283,29 @@ def finished_training(config: Config, data_hash: str) -> str | None:
     Raises:
         UserError: the store can't be reached.
     """
-    experiment_id = connect(config.data.name)
+    experiment_id = store.connect(config.data.name)
     key = provenance.training_key(config, data_hash)
     found = mlflow.MlflowClient().search_runs(
         [experiment_id],
-        f"attributes.status = 'FINISHED' and tags.`{TRAINING_KEY}` = '{key}'",
+        f"attributes.status = 'FINISHED' and tags.`{provenance.TRAINING_KEY}` = '{key}'",
         max_results=1,
     )
     return str(found[0].info.run_id) if found else None
 
 
-def start_sweep(experiment: str, name: str) -> str:
-    """Open the run that the runs of a sweep stand under; `end_sweep` closes it."""
-    experiment_id = connect(experiment)
-    client = mlflow.MlflowClient()
-    run = client.create_run(experiment_id, run_name=name, tags={"sweep": "true", **_process_tags()})
-    return str(run.info.run_id)
+def system_monitors() -> list[Any]:
+    """MLflow's monitors of this machine; to be handed to `sample`."""
+    monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with contextlib.suppress(Exception):  # of several types where there is no such accelerator
+        monitors.append(GPUMonitor())
+    return monitors
 
 
-def end_sweep(run_id: str, complete: bool) -> None:
-    """Close a sweep's run: FINISHED when all its jobs were done, KILLED when it stopped before."""
-    _end(run_id, "FINISHED" if complete else "KILLED")
-
-
-def log_data(name: str, examples: Examples, source: Path, data_hash: str) -> None:
-    """Name the data, its folder and DVC's hash of it as an input of the active run."""
-    data = from_numpy(
-        np.asarray(examples.images),
-        targets=np.asarray(examples.labels),
-        source=CodeDatasetSource({"mlflow.source.name": str(source), "dvc.data": data_hash}),
-        name=name,
-    )
-    mlflow.log_input(data, context="training")
-
-
-def log_precision(precision: str) -> None:
-    """Tag the active run with what its steps compute in, which the machine has a say in."""
-    mlflow.set_tag("precision", precision)
-
-
-def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
-    """Log one value a metric to the active run, at the step of an epoch counted from 0."""
-    mlflow.log_metrics(dict(values), step=epoch)
-
-
-def log_training(
-    name: str, model: Any, example: NDArray[np.uint8], folder: Path, summary: Mapping[str, float]
-) -> None:
-    """Log what a training left to the active run: summary metrics, its files, and the model.
-
-    Args:
-        name: that the logged model gets.
-        model: a Keras model.
-        example: a few images, an example of the logged model's input.
-        folder: its files become artifacts.
-        summary: metrics of the whole training.
-    """
-    mlflow.log_metrics(dict(summary))
-    for path in sorted(folder.iterdir()):
-        if path.suffix != ".keras":
-            mlflow.log_artifact(str(path), "training")
-    signature = ModelSignature(
-        Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
-        Schema([TensorSpec(np.dtype("float32"), (-1, model.output_shape[-1]))]),
-    )
-    with contextlib.redirect_stdout(io.StringIO()):  # Keras' progress bar for the example
-        mlflow.tensorflow.log_model(
-            model,
-            name=name,
-            signature=signature,
-            input_example=example,
-            # Given, since MLflow would load the model in another process to find them out.
-            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-        )
-
-
-def log_evaluation(
-    experiment: str, run_id: str, metrics: Mapping[str, float], folder: Path
-) -> None:
-    """Add test metrics, and an evaluation's files as artifacts, to the run that trained the model.
-
-    Raises:
-        UserError: the store can't be reached or does not hold the run.
-    """
-    connect(experiment)
-    client = mlflow.MlflowClient()
-    model_id = _logged_model(client, run_id)
-    now = int(time.time() * 1000)
-    entries = [
-        Metric(key, value, now, 0, model_id=model_id, run_id=run_id)
-        for key, value in metrics.items()
-    ]
-    client.log_batch(run_id, entries)
-    client.log_artifacts(run_id, str(folder), "evaluation")
-
-
-def _logged_model(client: mlflow.MlflowClient, run_id: str) -> str:
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise UserError(
-            f"MLflow at {mlflow.get_tracking_uri()} does not hold run {run_id}, which trained this "
-            "model: set MLFLOW_TRACKING_URI to where it is, or train again with `dvc repro --force`"
-        ) from error
-    if run.outputs is None or not run.outputs.model_outputs:
-        raise UserError(f"run {run_id} in MLflow holds no model: train again")
-    return str(run.outputs.model_outputs[0].model_id)
-
-
-def register(name: str, run_ids: list[str]) -> dict[str, int]:
-    """Have the model of each run stand in the registry, once.
-
-    Args:
-        name: of the registered model.
-        run_ids: runs of `training_run` that finished.
-
-    Returns:
-        The version of each run's model.
-
-    Raises:
-        UserError: the store can't be reached or does not hold a run.
-    """
-    connect(name)
-    client = mlflow.MlflowClient()
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    client.update_registered_model(
-        name,
-        f"Classifiers of the data set {name}, one version a training. `champion` is the best "
-        "training of the model with the best mean validation accuracy; the alias of a model's name "
-        "is its best training. To load one: "
-        f"`mlflow.pyfunc.load_model('models:/{name}@champion')`; it takes uint8 images as they "
-        "are. The experiment's latest run `comparison` says which model is better, and how sure "
-        "that is.",
-    )
-    known = {entry.run_id: entry for entry in client.search_model_versions(f"name = '{name}'")}
-    versions = {}
-    for run_id in run_ids:
-        if run_id not in known:
-            model_id = _logged_model(client, run_id)
-            known[run_id] = client.create_model_version(
-                name, f"models:/{model_id}", run_id=run_id, model_id=model_id
-            )
-        versions[run_id] = int(known[run_id].version)
-    return versions
-
-
-def tags(run_ids: list[str]) -> dict[str, dict[str, str]]:
-    """The tags of runs, by their ids."""
-    client = mlflow.MlflowClient()
-    return {run_id: dict(client.get_run(run_id).data.tags) for run_id in run_ids}
-
-
-def describe_versions(name: str, descriptions: Mapping[int, str]) -> None:
-    """Give versions of a registered model, and their runs, descriptions in Markdown."""
-    client = mlflow.MlflowClient()
-    for number, description in descriptions.items():
-        version = client.update_model_version(name, str(number), description)
-        client.set_tag(str(version.run_id), MLFLOW_RUN_NOTE, description)
-
-
-@contextlib.contextmanager
-def comparison_run(
-    experiment: str, run_ids: list[str], parameters: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    """A run for a comparison, whose inputs are the models compared.
-
-    Args:
-        experiment: of the runs.
-        run_ids: the runs compared.
-        parameters: of the pipeline, by dotted key.
-
-    Yields:
-        The ids of the experiment and of the run.
-    """
-    experiment_id = connect(experiment)
-    client = mlflow.MlflowClient()
-    tags = {"dataset": experiment, **provenance.commit(), **_process_tags()}
-    run = mlflow.start_run(experiment_id=experiment_id, run_name="comparison", tags=tags)
-    with _ending(run):
-        mlflow.log_params(dict(parameters))
-        models = [LoggedModelInput(_logged_model(client, run_id)) for run_id in run_ids]
-        client.log_inputs(run.info.run_id, models=models)
-        yield experiment_id, run.info.run_id
-
-
-def log_comparison(note: str, folder: Path) -> None:
-    """Log to the active run its description, in Markdown, and the files of a folder.
-
-    The description becomes the experiment's as well.
-    """
-    mlflow.set_tag(MLFLOW_RUN_NOTE, note)
-    mlflow.set_experiment_tag(MLFLOW_RUN_NOTE, note)  # experiments and runs name it alike
-    mlflow.log_artifacts(str(folder))
-
-
-def set_aliases(name: str, versions: Mapping[str, int]) -> None:
-    """Point each alias of a registered model at a version."""
-    client = mlflow.MlflowClient()
-    for alias, number in versions.items():
-        client.set_registered_model_alias(name, alias, str(number))
+def sample(monitors: Iterable[Any]) -> dict[str, float]:
+    """What the monitors see now, under the names that MLflow's pages know as system metrics."""
+    values = {}
+    for monitor in monitors:
+        monitor.collect_metrics()
+        values.update(monitor.aggregate_metrics())
+        monitor.clear_metrics()
+    return {f"system/{name}": float(value) for name, value in values.items()}

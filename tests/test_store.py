@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from image_classification import tracking
+from image_classification import store
 from image_classification.errors import UserError
 
 
@@ -18,7 +18,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_four_processes_that_start_at_once_share_one_store(tmp_path: Path) -> None:
-    code = "from image_classification import tracking; print(tracking.connect('race'))"
+    code = "from image_classification import store; print(store.connect('race'))"
     started = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
@@ -39,7 +39,7 @@ def test_a_relative_store_is_the_projects_own_also_in_a_copy(
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
 
-    tracking.connect("mine")
+    store.connect("mine")
 
     assert (tmp_path / "runs.db").exists()
     assert list(copy.iterdir()) == []
@@ -53,7 +53,7 @@ def test_a_store_that_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch
     start = time.monotonic()
 
     with pytest.raises(UserError, match=r"/proc/mlflow\.db can't be made: No such file"):
-        tracking.connect("mine")
+        store.connect("mine")
 
     assert time.monotonic() - start < 10
 
@@ -64,19 +64,19 @@ def test_a_store_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     )
 
     with pytest.raises(UserError, match=r"can't be used: .*file is not a database"):
-        tracking.connect("mine")
+        store.connect("mine")
 
 
 def test_only_what_no_longer_runs_is_closed() -> None:
-    experiment = tracking.connect("mine")
+    experiment = store.connect("mine")
     client = mlflow.MlflowClient()
-    alive = client.create_run(experiment, tags=tracking._process_tags())
-    dead = client.create_run(experiment, tags={**tracking._process_tags(), "process.started": "1"})
+    alive = client.create_run(experiment, tags=store.process_tags())
+    dead = client.create_run(experiment, tags={**store.process_tags(), "process.started": "1"})
     elsewhere = client.create_run(
-        experiment, tags={**tracking._process_tags(), "process.host": "x", "process.started": "1"}
+        experiment, tags={**store.process_tags(), "process.host": "x", "process.started": "1"}
     )
 
-    tracking.connect("mine")
+    store.connect("mine")
 
     status = [client.get_run(run.info.run_id).info.status for run in (alive, dead, elsewhere)]
     assert status == ["RUNNING", "KILLED", "RUNNING"]

@@ -1,0 +1,160 @@
+"""A training's state after its last epoch, on disk, so that a killed training goes on from there.
+
+A training's folder holds `epoch-N/`, renamed into place as a whole, and the records of its run.
+It lies outside of DVC's outputs, which DVC removes before a stage runs again.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image_classification.errors import UserError
+
+
+@dataclass(frozen=True)
+class State:
+    """A training after some epochs.
+
+    rows: of recipes.EpochRecord, one for each of them.
+    variables: weights, moving averages and seeds of the model, then those of the optimizer.
+    """
+
+    rows: list[dict[str, float]]
+    variables: list[NDArray[Any]]
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a training's folder, made when it is not there, against all other processes.
+
+    Raises:
+        UserError: a process that lives holds it.
+    """
+    lock = _locked(folder)
+    if lock is None:
+        raise UserError(f"process {_holder(folder)} does this very training: wait until it ends")
+    try:
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """The folder's lock, None while another holds it; the system frees it when a process dies."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+        except FileNotFoundError:  # `discard` by another process came between
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), (folder / "lock").stat()):
+                return lock
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+
+
+def _holder(folder: Path) -> str:
+    return (folder / "lock").read_text() or "unknown"
+
+
+def save(folder: Path, state: State, stamp: Mapping[str, str]) -> None:
+    """Keep a state in place of the one before it; a kill at any moment leaves one of the two.
+
+    Args:
+        folder: of the training, claimed.
+        state: what to keep.
+        stamp: what must be the same when it is loaded.
+
+    Raises:
+        UserError: the disk is full, or can't be written; the state before is still there.
+    """
+    part = folder / "part"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        np.savez(part / "variables.npz", *state.variables)
+        sha256 = hashlib.sha256((part / "variables.npz").read_bytes()).hexdigest()
+        described = {"stamp": dict(stamp), "sha256": sha256, "rows": state.rows}
+        (part / "state.json").write_text(json.dumps(described))
+        for path in (part / "variables.npz", part / "state.json", part):
+            _to_disk(path)
+        before = list(folder.glob("epoch-*"))
+        part.rename(folder / f"epoch-{len(state.rows)}")
+        _to_disk(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} can't be written: {error.strerror or error}: when it can be, the same "
+            "command goes on after the epochs that are done"
+        ) from error
+    for path in before:
+        shutil.rmtree(path)
+
+
+def has_state(folder: Path) -> bool:
+    """Whether there is anything to go on from."""
+    return any(folder.glob("epoch-*"))
+
+
+def load(folder: Path, stamp: Mapping[str, str]) -> State | None:
+    """The last state that was kept; one that is torn or another training's is set aside.
+
+    Args:
+        folder: of the training, claimed.
+        stamp: what `save` was given.
+    """
+    kept = [path for path in folder.glob("epoch-*") if path.name[6:].isdigit()]
+    for path in sorted(kept, key=lambda path: -int(path.name[6:])):
+        try:
+            return _read(path, stamp)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            aside = path.rename(folder / f"set-aside-{path.name}-{time.time_ns()}")
+            print(f"{path} is not used: {error}; it is now {aside}", file=sys.stderr)
+    return None
+
+
+def _read(path: Path, stamp: Mapping[str, str]) -> State:
+    described = json.loads((path / "state.json").read_text())
+    if described["stamp"] != stamp:
+        raise ValueError(f"it was made by {described['stamp']}, not {dict(stamp)}")
+    contents = (path / "variables.npz").read_bytes()
+    if hashlib.sha256(contents).hexdigest() != described["sha256"]:
+        raise ValueError("its SHA-256 is not the one that was written")
+    with np.load(path / "variables.npz", allow_pickle=False) as arrays:
+        variables = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+    return State(described["rows"], variables)
+
+
+def _to_disk(path: Path) -> None:
+    """Have what was written outlast a loss of power."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def discard(folder: Path) -> None:
+    """Remove a training's folder, which is claimed and no longer needed."""
+    # Out of the way first: another process may claim a new one of this name at once.
+    shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.done-{os.getpid()}")))

@@ -1,0 +1,132 @@
+"""What a run tells of itself, on disk first: a file of JSON objects, one a line, in order.
+
+MLflow's database is a view of these files: `tracking` can tell it all of them, again and again.
+Times are milliseconds since 1970. What each type of record holds:
+
+run        key, experiment; and, where the run begins: name, start, tags, parent (a record like
+           this one, or null), mlflow_run (its id, if `mlflow run` has opened it, or null)
+resume     tags: the run goes on in another process
+params     values
+tags       values
+data       name, hash, source, examples, shape (of an image): what was trained on
+metrics    values, step, time, of_model: whether they belong to the run's model as well
+artifacts  path: where in the run the files go that lie beside this one
+model      name, sha256 (of the file beside this one), image_shape, classes: the run's model
+inputs     runs: the keys of the runs whose models were compared
+versions   name, description, cards: descriptions of versions by the keys of their runs, in order
+aliases    name, values: alias to key
+note       text: Markdown; `(run:KEY…)` is the address of a run
+end        status, time
+"""
+
+import hashlib
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from image_classification import paths
+from image_classification.errors import UserError
+
+TYPES = (
+    *("run", "resume", "params", "tags", "data", "metrics", "artifacts", "model"),
+    *("inputs", "versions", "aliases", "note", "end"),
+)
+
+Record = dict[str, Any]
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def new_key() -> str:
+    """The name of a run on disk and, as a tag, in MLflow, whose own ids differ between stores."""
+    return uuid.uuid4().hex
+
+
+def read(path: Path) -> list[Record]:
+    """The records of a file; a last one that was not written to its end does not count.
+
+    Raises:
+        UserError: there is no such file, or a line of it is no record.
+    """
+    try:
+        whole, _, _ = path.read_text().rpartition("\n")
+        found = [json.loads(line) for line in whole.splitlines()]
+        if not all(isinstance(record, dict) and record["type"] in TYPES for record in found):
+            raise ValueError("a line of another type")
+        if found and (found[0]["type"] != "run" or not isinstance(found[0]["key"], str)):
+            raise ValueError("no run on the first line")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: run `dvc repro`") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} holds no records of a run ({error}): run `dvc repro`") from error
+    return found
+
+
+def tags(found: list[Record]) -> dict[str, str]:
+    """The tags that records give their run."""
+    given: dict[str, str] = {}
+    for record in found:
+        if record["type"] in ("run", "resume"):
+            given |= record["tags"]
+        elif record["type"] == "tags":
+            given |= record["values"]
+    return given
+
+
+def digest(folder: Path) -> str:
+    """The SHA-256, in hexadecimal, of the records in a folder."""
+    return hashlib.sha256((folder / paths.RECORDS_FILE).read_bytes()).hexdigest()
+
+
+def write(folder: Path, records: list[Record]) -> None:
+    """Write the records of a folder at once."""
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / paths.RECORDS_FILE).write_text(lines)
+
+
+class Records:
+    """A file of records that grows; what has been appended survives a loss of power."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or begin a file; what a kill left of a last line is cut off."""
+        self._path = path
+        self._file = path.open("a+b", buffering=0)
+        self._file.seek(0)
+        self._file.truncate(self._file.read().rfind(b"\n") + 1)
+        self._lock = threading.Lock()
+        self.all = read(path)
+
+    def append(self, record_type: str, **fields: Any) -> Record:
+        """Add a record; threads may do so at the same time.
+
+        Raises:
+            UserError: the disk is full, or can't be written.
+        """
+        record = {"type": record_type, **fields}
+        with self._lock:
+            try:
+                self._file.write(json.dumps(record).encode() + b"\n")
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise UserError(f"{self._path} can't be written: {error.strerror}") from error
+            self.all.append(record)
+        return record
+
+    def close(self) -> None:
+        """Give back the file."""
+        self._file.close()
+
+
+def metrics(
+    values: Mapping[str, float], step: int, at: int, of_model: bool = False
+) -> dict[str, Any]:
+    """The fields of a record of metrics."""
+    return {"values": dict(values), "step": step, "time": at, "of_model": of_model}

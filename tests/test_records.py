@@ -1,0 +1,69 @@
+"""What runs tell of themselves, on disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from image_classification import records
+from image_classification.errors import UserError
+from image_classification.records import Records
+
+
+def begun(path: Path) -> Records:
+    file = Records(path)
+    file.append("run", key="a", experiment="mine", tags={"seed": "0", "x": "1"})
+    file.append("metrics", values={"loss": 1.5}, step=0, time=12)
+    return file
+
+
+def test_records_are_read_as_they_were_told(tmp_path: Path) -> None:
+    file = begun(tmp_path / "records.jsonl")
+    file.append("end", status="KILLED", time=14)
+    file.close()
+
+    found = records.read(tmp_path / "records.jsonl")
+    assert [record["type"] for record in found] == ["run", "metrics", "end"]
+    assert found == file.all
+    assert found[1]["values"] == {"loss": 1.5}
+
+
+@pytest.mark.parametrize("kept", [1, 10, 30])
+def test_a_line_that_a_kill_cut_short_does_not_count(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "records.jsonl"
+    begun(path).close()
+    whole = path.read_bytes()
+    torn = json.dumps({"type": "metrics", "values": {"loss": 0.5}, "step": 1, "time": 13})
+    path.write_bytes(whole + torn.encode()[:kept])
+
+    assert len(records.read(path)) == 2
+    again = Records(path)
+    again.append("end", status="FINISHED", time=15)
+    again.close()
+    assert [record["type"] for record in records.read(path)] == ["run", "metrics", "end"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no JSON\n",
+        "[]\n",
+        '{"type": "run"}\n',
+        '{"type": "unheard of"}\n',
+        '{"type": "end", "status": "FINISHED", "time": 1}\n',
+    ],
+)
+def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "records.jsonl").write_text(text)
+
+    with pytest.raises(UserError, match="holds no records of a run"):
+        records.read(tmp_path / "records.jsonl")
+
+
+def test_later_tags_count(tmp_path: Path) -> None:
+    file = begun(tmp_path / "records.jsonl")
+    file.append("tags", values={"precision": "float32"})
+    file.append("resume", tags={"x": "2"})
+    file.close()
+
+    assert records.tags(file.all) == {"seed": "0", "x": "2", "precision": "float32"}

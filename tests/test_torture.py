@@ -1,0 +1,178 @@
+"""The long version: kills at random over the whole pipeline, a server that dies again and again.
+
+`make torture` runs it and prints what was counted.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import pandas as pd
+import pytest
+from conftest import Mirror, Project, TrackingServer, tiny_project
+from test_outage import assert_all_is_there_once, start, wait_for
+
+pytestmark = pytest.mark.torture
+
+KILLS = int(os.environ.get("TORTURE_KILLS", "50"))
+RESTARTS = int(os.environ.get("TORTURE_RESTARTS", "20"))
+SAME = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+NAMES = ("lm-0", "cnn-0")
+
+
+def outcome(project: Project) -> dict[str, Any]:
+    """What must come out the same however often the pipeline was killed."""
+    found: dict[str, Any] = {}
+    for name in NAMES:
+        training, evaluation = project.root / "models" / name, project.root / "evaluations" / name
+        model = keras.saving.load_model(training / "model.keras", compile=False)
+        found[name] = {
+            "weights": [weights.tobytes() for weights in model.get_weights()],
+            "history": pd.read_csv(training / "history.csv")[SAME].to_csv(),
+            "metrics": json.loads((evaluation / "metrics.json").read_text()),
+            "predictions": (evaluation / "predictions.csv").read_text(),
+        }
+    verdict = json.loads((project.root / "reports/verdict.json").read_text())
+    return {**found, "verdict": verdict}
+
+
+def logged(project: Project) -> dict[str, Any]:
+    """What MLflow must hold once: epochs at their steps, versions, and no run left RUNNING."""
+    client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
+    trained = {run.info.run_name: run for run in runs if run.info.run_name in NAMES}
+    counted = Counter(run.info.run_name for run in runs)
+    assert [counted[name] for name in NAMES] == [1, 1]
+    steps = {
+        (name, metric): [entry.step for entry in client.get_metric_history(run.info.run_id, metric)]
+        for name, run in trained.items()
+        for metric in ("loss", "val_accuracy", "epoch_seconds")
+    }
+    versions = {
+        int(version.version): client.get_run(str(version.run_id)).info.run_name
+        for version in client.search_model_versions("name = 'tiny'")
+    }
+    statuses = {name: run.info.status for name, run in trained.items()}
+    aliases = set(client.get_registered_model("tiny").aliases)
+    return {"steps": steps, "versions": versions, "statuses": statuses, "aliases": aliases}
+
+
+def longer(root: Path, mirror: Mirror) -> Project:
+    root.mkdir()
+    project = tiny_project(root, mirror)
+    project.edit("params.yaml", "epochs: 2", "epochs: 12")
+    project.must("git", "commit", "--quiet", "--all", "--message", "longer")
+    return project
+
+
+def test_the_pipeline_killed_at_random_comes_to_the_same(
+    tmp_path: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = int(os.environ.get("TORTURE_SEED", "0"))
+    generator = random.Random(seed)
+    whole = longer(tmp_path / "whole", mirror)
+    whole.must("dvc", "repro")
+    expected, expected_logged = outcome(whole), logged(whole)
+    points: Counter[str] = Counter()
+    rounds = 0
+    while points.total() < KILLS:
+        project = longer(tmp_path / f"round-{rounds}", mirror)
+        rounds += 1
+        while not killed_or_done(project, generator.uniform(0.3, 14), points):
+            pass
+        project.must("image-classification", "sync")
+        assert outcome(project) == expected
+        assert logged(project) == expected_logged
+        left = [path.name for path in (project.root / "checkpoints").glob("*")]
+        assert [name for name in left if ".done" not in name] == []
+    with capsys.disabled():
+        print(f"\n{points.total()} kills in {rounds} pipelines (seed {seed}), at:")
+        for place, count in sorted(points.items()):
+            print(f"  {count:3d}  {place}")
+    assert len(points) >= 5
+
+
+def killed_or_done(project: Project, seconds: float, points: Counter[str]) -> bool:
+    """Let the pipeline run for a while and kill it and all that it started; or see it end."""
+    log = project.root / "repro.log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            [Path(sys.executable).parent / "dvc", "repro"],
+            cwd=project.root,
+            env=project.environment(),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        code = running.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        points[place_of(log.read_text())] += 1
+        return False
+    assert code == 0, log.read_text()
+    return True
+
+
+def place_of(said: str) -> str:
+    """The stage that was running, and how far it had got."""
+    stages = re.findall(r"Running stage '([^']+)'", said)
+    if not stages:
+        return "before the first stage"
+    tail = said.rpartition("Running stage")[2]
+    epochs = re.findall(r"^(?:epoch|goes on after epoch) (\d+) of", tail, re.MULTILINE)
+    if epochs:
+        return f"{stages[-1]}, after epoch {epochs[-1]}"
+    if "Updating lock file" in tail:
+        return f"{stages[-1]}, done"
+    return str(stages[-1])
+
+
+def test_a_server_killed_again_and_again_holds_everything_once(
+    tmp_path: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "server").mkdir()
+    (tmp_path / "project").mkdir()
+    project = tiny_project(tmp_path / "project", mirror)
+    project.must("dvc", "repro", "split")
+    server = TrackingServer(tmp_path / "server")
+    server.start()
+    epochs = 50 * RESTARTS
+    training = start(project, server.address, epochs, "cnn")
+    generator = random.Random(int(os.environ.get("TORTURE_SEED", "0")))
+    outages = 0
+    try:
+        wait_for(training, 1)
+        for _ in range(RESTARTS):
+            time.sleep(generator.uniform(0.5, 3))
+            assert training.poll() is None, "the training ended before the outages did"
+            server.kill()
+            outages += 1
+            time.sleep(generator.uniform(0, 2))
+            server.start()
+        _, errors = training.communicate(timeout=1200)
+        assert training.returncode in (0, 75), errors
+        project.must("image-classification", "sync", MLFLOW_TRACKING_URI=server.address)
+        count = assert_all_is_there_once(server, project.root / "outputs/it")
+    finally:
+        training.kill()
+        server.kill()
+    with capsys.disabled():
+        said = errors.count("MLflow answers again")
+        print(f"\n{outages} kills of the server, {said} noticed, {count} metric values once each")
+    assert outages == RESTARTS
+    assert said >= 1
