@@ -134,7 +134,6 @@ def test_when_all_mirrors_fail_each_is_listed_with_its_cause(config: Config) -> 
     ]
 
     config.data.mirrors += ["file:///nowhere/{nmae}"]
-
     with pytest.raises(UserError) as error:
         download(config)
 
@@ -142,7 +141,7 @@ def test_when_all_mirrors_fail_each_is_listed_with_its_cause(config: Config) -> 
     assert "file:///nowhere/{name}: [Errno 2] No such file" in text
     assert "gopher://x/{name}: a mirror starts with" in text
     assert "http://127.0.0.1:9/{name}: no connection" in text
-    assert "file:///nowhere/{nmae}: 'nmae'" in text
+    assert "file:///nowhere/{nmae}: {nmae} is not {name}" in text
 
 
 def test_what_is_there_already_is_not_fetched_again(config: Config) -> None:

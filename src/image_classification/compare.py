@@ -6,16 +6,16 @@ whose trainings are the best on average.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
-from image_classification import dataset, files, leaderboard, paths, provenance, records
-from image_classification.config import Config, entry_point, flatten
+from image_classification import dataset, files, leaderboard, paths, provenance, readers, records
+from image_classification.config import FAMILY, Config, entry_point, flatten
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
 from image_classification.leaderboard import Entry
@@ -51,7 +51,9 @@ def compare(config: Config) -> "Comparison":
     Raises:
         UserError: a training or an evaluation is missing or damaged.
     """
-    test = dataset.load_split(paths.SPLIT).test
+    split = dataset.load_split(paths.SPLIT)
+    dataset.require_origin(split, config.data)
+    test = split.test
     results = [
         _read(model, seed, test, config.data.classes)
         for model in config.models
@@ -110,40 +112,60 @@ def _records(
 
 
 def _read(model: str, seed: int, test: Examples, classes: list[str]) -> "Result":
-    import pandas as pd
-
     from image_classification.comparison import Result
 
     name = paths.training_name(model, seed)
     training, evaluation = paths.MODELS / name, paths.EVALUATIONS / name
-    try:
-        trained = yaml.safe_load((training / paths.CONFIG_FILE).read_text())
-        columns = [f"probability_{name}" for name in classes]
-        predictions = pd.read_csv(
-            evaluation / paths.PREDICTIONS_FILE, usecols=columns, dtype=np.float32
+    train_anew = f"run `dvc repro --force --single-item train@{name}`"
+    evaluate_anew = f"run `dvc repro --force --single-item evaluate@{name}`"
+    for path in (training / paths.CONFIG_FILE, evaluation / paths.METRICS_FILE):
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run `dvc repro evaluate@{name}`")
+    trained = readers.read_mapping(training / paths.CONFIG_FILE, train_anew)
+    described, recipe = trained.get("model"), trained.get("recipe")
+    family = described.get("family") if isinstance(described, dict) else None
+    # The family becomes part of the name of a picture.
+    named = isinstance(family, str) and re.fullmatch(FAMILY, family)
+    if not named or not isinstance(recipe, dict):
+        raise UserError(f"{training / paths.CONFIG_FILE}: no model.family or recipe: {train_anew}")
+    columns = [f"probability_{name}" for name in classes]
+    predictions = readers.read_table(
+        evaluation / paths.PREDICTIONS_FILE,
+        dict.fromkeys(columns, np.float32),
+        len(test.labels),
+        evaluate_anew,
+    )
+    probabilities = predictions[columns].to_numpy()
+    if len(probabilities) != len(test.labels) or not np.isfinite(probabilities).all():
+        raise UserError(
+            f"{evaluation / paths.PREDICTIONS_FILE}: there must be probabilities for each of the "
+            f"{len(test.labels)} test images: {evaluate_anew}"
         )
-        if len(predictions) != len(test.labels):
-            raise ValueError("there must be one prediction for each test example")
-        return Result(
-            model=model,
-            seed=seed,
-            family=trained["model"]["family"],
-            recipe=trained["recipe"],
-            training=json.loads((training / paths.TRAINING_FILE).read_text()),
-            tags=records.tags(records.read(training / paths.RECORDS_FILE)),
-            metrics=json.loads((evaluation / paths.METRICS_FILE).read_text()),
-            costs=json.loads((evaluation / paths.COSTS_FILE).read_text()),
-            history=pd.read_csv(training / paths.HISTORY_FILE),
-            per_class=pd.read_csv(
-                evaluation / paths.PER_CLASS_FILE, dtype={"class": str}, keep_default_na=False
-            ),
-            robustness=pd.read_csv(evaluation / paths.ROBUSTNESS_FILE),
-            probabilities=predictions[columns].to_numpy(),
-        )
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing: run `dvc repro evaluate@{name}`") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{training} or {evaluation} is damaged: run `dvc repro`") from error
+    scores = dict.fromkeys(["precision", "recall", "f1"], float)
+    return Result(
+        model=model,
+        seed=seed,
+        family=str(family),
+        recipe=recipe,
+        training=readers.read_training(training / paths.TRAINING_FILE, train_anew),
+        tags=records.tags(records.read(training / paths.RECORDS_FILE)),
+        metrics=readers.read_numbers(evaluation / paths.METRICS_FILE, None, evaluate_anew),
+        costs=readers.read_numbers(evaluation / paths.COSTS_FILE, None, evaluate_anew),
+        history=readers.read_history(training / paths.HISTORY_FILE, train_anew),
+        per_class=readers.read_table(
+            evaluation / paths.PER_CLASS_FILE,
+            {"class": str, **scores, "examples": int},
+            len(classes),
+            evaluate_anew,
+        ),
+        robustness=readers.read_table(
+            evaluation / paths.ROBUSTNESS_FILE,
+            {"corruption": str, "strength": float, "accuracy": float},
+            readers.MOST_VALUES,
+            evaluate_anew,
+        ),
+        probabilities=probabilities,
+    )
 
 
 def _entry(result: "Result", published: dict[str, list[float]]) -> Entry:
@@ -180,7 +202,7 @@ def _aliases(entries: Sequence[Entry]) -> dict[str, str]:
 
 def _knobs(config: Config) -> dict[str, Any]:
     """What params.yaml sets; what it leaves null is conf/'s and may be each model's own."""
-    params = dict(flatten(yaml.safe_load(paths.PARAMS.read_text())))
+    params = dict(flatten(readers.read_mapping(paths.PARAMS, "mend it")))
     given = {
         "models": config.models,
         "seeds": config.seeds,

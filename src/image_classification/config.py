@@ -9,6 +9,7 @@ import ctypes
 import functools
 import gc
 import json
+import math
 import os
 import re
 import signal
@@ -24,14 +25,20 @@ import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from image_classification import paths
+from image_classification import paths, readers
 from image_classification.errors import UserError
 
 GROUPS = ("data", "recipe", "model")  # the folders of conf/
+FAMILY = r"[\w -]+"  # a model's, part of the name of a picture
+ROLES = ("train_images", "train_labels", "test_images", "test_labels")
+MOST = 2**31 - 1  # of what is counted: epochs, images of a batch, ...
+MEND = "mend it, as README.md has its knobs"
+LONGEST_WORD = 10_000  # characters of an argument
 SWEEP_RUN = "IMAGE_CLASSIFICATION_SWEEP_RUN"  # environment: the run that a sweep's runs stand under
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the death of the parent process shall send
 
@@ -59,9 +66,19 @@ class DataConfig:
     published: dict[str, list[float]] = field(default_factory=dict)  # model: test accuracies
 
     def __post_init__(self) -> None:
+        # The name of a file that is written, in data/raw/ and nowhere else.
+        plain = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")
+        named = all(plain.fullmatch(file.name) for file in self.files.values())
+        shape = len(self.image_shape) == 3 and all(1 <= size <= 2**16 for size in self.image_shape)
+        # A label is a byte.
+        named_apart = 1 <= len(set(self.classes)) == len(self.classes) <= 256
         _require(self.validation_examples >= 1, "data.validation_examples", "at least 1", self)
-        _require(self.split_seed >= 0, "data.split_seed", "0 or more", self)
-        _require(len(self.image_shape) == 3, "data.image_shape", "[height, width, channels]", self)
+        _require(self.validation_examples <= MOST, "data.validation_examples", f"to {MOST}", self)
+        _require(0 <= self.split_seed < 2**32, "data.split_seed", "from 0 to 4294967295", self)
+        _require(shape, "data.image_shape", "[height, width, channels], each 1 to 65536", self)
+        _require(named_apart, "data.classes", "1 to 256 different names", self)
+        _require(set(self.files) == set(ROLES), "data.files", ", ".join(ROLES), self)
+        _require(named, "data.files", "named without folders", self)
 
 
 @dataclass
@@ -89,12 +106,11 @@ class ModelConfig:
         # Models are addressed by their names in the registry, beside `champion`.
         taken = self.name == "champion" or re.fullmatch(r"latest|v\d+", self.name, re.IGNORECASE)
         _require(not taken, "model.name", "none of champion, latest, v1, v2, ...", self)
-        # It becomes part of the name of a picture.
-        named = re.fullmatch(r"[\w -]+", self.family)
+        named = re.fullmatch(FAMILY, self.family)
         _require(bool(named), "model.family", "of letters, digits, spaces, _ and -", self)
         _require(0 <= self.dropout < 1, "model.dropout", "from 0 to below 1", self)
         for name, layer in self.layers.items():
-            if "type" not in layer:
+            if not isinstance(layer, dict) or "type" not in layer:
                 raise UserError(f"model.layers.{name}: says no type, for example {{type: Dense}}")
 
 
@@ -114,7 +130,9 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "steps_per_execution"):
             _require(getattr(self, key) >= 1, f"recipe.{key}", "at least 1", self)
+            _require(getattr(self, key) <= MOST, f"recipe.{key}", f"at most {MOST}", self)
         _require(self.learning_rate > 0, "recipe.learning_rate", "above 0", self)
+        _require(math.isfinite(self.learning_rate), "recipe.learning_rate", "finite", self)
         _require(0 <= self.warm_up < 1, "recipe.warm_up", "from 0 to below 1", self)
         schedules = ("constant", "one_cycle")
         _require(self.schedule in schedules, "recipe.schedule", " or ".join(schedules), self)
@@ -135,7 +153,10 @@ class Config:
     output_dir: str
 
     def __post_init__(self) -> None:
+        seeds = all(0 <= seed < 2**32 for seed in self.seeds)
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self)
+        _require(seeds, "seeds", "from 0 to 4294967295", self)
+        _require("\0" not in self.output_dir, "output_dir", "without NUL", self)
 
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -143,8 +164,9 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 def _require(holds: bool, key: str, bounds: str, config: object) -> None:
     if not holds:
-        value = getattr(config, key.rpartition(".")[2])
-        raise UserError(f"{key}: must be {bounds}, got {value}")
+        value = str(getattr(config, key.rpartition(".")[2]))
+        shown = value if len(value) <= 200 else value[:200] + "…"
+        raise UserError(f"{key}: must be {bounds}, got {shown}")
 
 
 def typed(composed: DictConfig) -> Config:
@@ -169,7 +191,7 @@ def compose(*overrides: str) -> Config:
         HydraException, OmegaConfBaseException: there is no such file, key or type of value.
     """
     root = paths.project_root()
-    params = yaml.safe_load((root / paths.PARAMS).read_text())
+    params = readers.read_mapping(root / paths.PARAMS, MEND)
     with hydra.initialize_config_dir(str(root / paths.CONF), version_base="1.3"):
         arguments = with_params(["output_dir=outputs", *overrides], params)
         composed = hydra.compose("config", arguments, return_hydra_config=True)
@@ -204,20 +226,31 @@ def with_params(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
     Args:
         arguments: Hydra's flags and overrides.
         params: the contents of params.yaml; nulls are left to conf/.
+
+    Raises:
+        UserError: a key of params.yaml is none that Hydra could know.
     """
     group_name = re.compile(rf"^({'|'.join(GROUPS)})\.name=")
     arguments = [group_name.sub(r"\1=", argument) for argument in arguments]
     given = {argument.partition("=")[0] for argument in arguments}
-    # An override is written as JSON, which Hydra's grammar contains for scalars and flat lists.
-    overrides = [
-        group_name.sub(r"\1=", f"{key}={json.dumps(value)}")
-        for key, value in flatten(params)
-        if value is not None
-    ]
+    knobs = [(key, value) for key, value in flatten(params) if value is not None]
+    for key, _ in knobs:
+        if not re.fullmatch(r"[A-Za-z_][\w.@/-]*", key):
+            raise UserError(f"{paths.PARAMS}: no knob can be called {key!r:.50}: {MEND}")
+    overrides = [group_name.sub(r"\1=", f"{key}={_word(value)}") for key, value in knobs]
     first = next((i for i, word in enumerate(arguments) if re.match(r"[^-].*=", word)), None)
     position = len(arguments) if first is None else first
     extra = [override for override in overrides if override.partition("=")[0] not in given]
     return [*arguments[:position], *extra, *arguments[position:]]
+
+
+def _word(value: object) -> str:
+    """A value in the grammar of Hydra's command line, whose escapes are not those of JSON."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_word, value))}]"
+    if isinstance(value, str):
+        return QuotedString(value, Quote.double).with_quotes()
+    return json.dumps(value)
 
 
 def entry_point(task: Callable[[Config], int | None]) -> Callable[[], None]:
@@ -240,7 +273,7 @@ def entry_point(task: Callable[[Config], int | None]) -> Callable[[], None]:
         atexit.register(gc.freeze)  # and goes through everything once more when Python ends
         with one_line_errors():
             os.chdir(paths.project_root())
-            params = yaml.safe_load(paths.PARAMS.read_text())
+            params = readers.read_mapping(paths.PARAMS, MEND)
             stage = Path(task.__code__.co_filename).stem
             sys.argv[1:] = with_params(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
             conf = str(paths.CONF.resolve())
@@ -278,7 +311,7 @@ def one_line_errors() -> Iterator[None]:
 def explain(error: BaseException) -> str | None:
     """One line for what a user can mend, None for what is a fault of this project."""
     if isinstance(error, UserError):
-        return str(error)
+        return " ".join(str(error).split())
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_hydra(error)
     if isinstance(error, yaml.YAMLError):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from image_classification import readers
 from image_classification.config import DataConfig
 from image_classification.errors import UserError
 from image_classification.files import written_whole
@@ -66,7 +67,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         found = path.stat().st_size - stream.tell()
         if found != expected:
             raise UserError(f"the header promises {expected} bytes, {found} follow, {way_out}")
-        return np.fromfile(stream, np.uint8).reshape(shape)
+        try:
+            return np.fromfile(stream, np.uint8).reshape(shape)
+        except ValueError as error:  # more dimensions than NumPy has
+            raise UserError(f"{error}, {way_out}") from error
 
 
 def save_split(folder: Path, parts: dict[str, Examples], origin: dict[str, object]) -> None:
@@ -86,22 +90,38 @@ def load_split(folder: Path) -> Split:
     """Open what `save_split` wrote, memory-mapped and read-only.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing, or is not what `save_split` writes.
     """
+    way_out = "run `dvc repro --force split`"
+    parts = {
+        part: Examples(
+            _open_array(folder / f"{part}_images.npy", 4),
+            _open_array(folder / f"{part}_labels.npy", 1),
+        )
+        for part in ("train", "validation", "test")
+    }
+    for part, (images, labels) in parts.items():
+        if not 0 < len(images) == len(labels):
+            counts = f"{len(images)} images, {len(labels)} labels"
+            raise UserError(f"{folder} is damaged ({part}: {counts}): {way_out}")
+    return Split(**parts, origin=readers.read_mapping(folder / "origin.json", way_out))
+
+
+def _open_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Map a .npy file into memory; a false header promises what it likes and allocates nothing."""
     try:
-        parts = {
-            part: Examples(
-                np.load(folder / f"{part}_images.npy", mmap_mode="r", allow_pickle=False),
-                np.load(folder / f"{part}_labels.npy", mmap_mode="r", allow_pickle=False),
-            )
-            for part in ("train", "validation", "test")
-        }
-        origin = json.loads((folder / "origin.json").read_text())
+        array = np.lib.format.open_memmap(path, mode="r")
+        assert array.offset is not None
+        if array.dtype != np.uint8 or array.ndim != dimensions:
+            raise ValueError(f"{array.dtype} {array.shape}")
+        if array.offset + array.nbytes != path.stat().st_size:
+            raise ValueError("more bytes than the header promises")
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing: run `dvc repro split`") from error
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{folder} is damaged ({error}): run `dvc repro --force split`") from error
-    return Split(**parts, origin=origin)
+        raise UserError(f"{path} is missing: run `dvc repro split`") from error
+    except (ValueError, TypeError, EOFError, OverflowError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged ({cause}): run `dvc repro --force split`") from error
+    return array
 
 
 def split_of_training(folder: Path, data: DataConfig, seed: int) -> Split:
@@ -160,16 +180,28 @@ def origin(data: DataConfig) -> dict[str, object]:
 
 
 def require_origin(split: Split, data: DataConfig) -> None:
-    """Refuse a split that was made from another configuration than this one.
+    """Refuse a split that was made from another configuration than this one, or does not fit it.
 
     Raises:
         UserError: names what differs.
     """
+    way_out = "set it in params.yaml or conf/data/ and run `dvc repro split`"
     for key, value in origin(data).items():
         if split.origin.get(key) != value:
             raise UserError(
                 f"data.{key}: the split on disk was made with {split.origin.get(key)}, "
-                f"not {value}: set it in params.yaml or conf/data/ and run `dvc repro split`"
+                f"not {value}: {way_out}"
+            )
+    for images, labels in (split.train, split.validation, split.test):
+        if list(images.shape[1:]) != data.image_shape:
+            raise UserError(
+                f"data.image_shape: the split on disk has images of {list(images.shape[1:])}, "
+                f"not {data.image_shape}: {way_out}"
+            )
+        if labels.max() >= len(data.classes):
+            raise UserError(
+                f"data.classes: the split on disk has the label {labels.max()}, but there are "
+                f"{len(data.classes)} classes: {way_out}"
             )
 
 

