@@ -4,11 +4,15 @@ SHELL := /bin/bash
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTHON ?= python3
+HOST ?= 127.0.0.1
 PORT ?= 5000
 INSTALLED := $(VENV)/.installed
+# Two calls at once would both make .venv/ and run the same stages. The lock ends with its process.
+ALONE = exec 9<Makefile; flock --nonblock 9 || { \
+	echo "another make is at work here: waiting for it to end (Ctrl-C leaves it alone)" >&2; flock 9; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro ui test test-real lint bench bench-quick lock clean
+.PHONY: help setup install repro ui test torture test-real lint bench bench-quick lock clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,8 +20,12 @@ help:  ## list what can be made
 setup: $(INSTALLED)  ## install the locked packages and this project into .venv/
 
 $(INSTALLED): requirements.lock pyproject.toml
+	@$(ALONE); [ $@ -nt requirements.lock ] && [ $@ -nt pyproject.toml ] \
+		|| $(MAKE) --no-print-directory install GOAL="$(or $(MAKECMDGOALS),setup)"
+
+install:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-		|| { echo "error: TensorFlow needs Python 3.11 to 3.13: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.13" >&2; exit 1; }
+		|| { echo "error: TensorFlow needs Python 3.11 to 3.13: make $(GOAL) PYTHON=python3.13" >&2; exit 1; }
 	@# Debian keeps a part of venv in a package of its own, which root can have at once.
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV) \
 		|| { [ "$$(id -u)" = 0 ] && apt-get update && apt-get install --yes python3-venv \
@@ -34,23 +42,30 @@ $(INSTALLED): requirements.lock pyproject.toml
 	uv pip sync --python $(VENV) --require-hashes --build-constraints requirements.lock \
 		--compile-bytecode --quiet requirements.lock \
 	&& uv pip install --python $(VENV) --no-deps --no-build-isolation --quiet --editable .
-	@touch $@
+	@touch $(INSTALLED)
 
 repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, compare
-	dvc repro
-	@image-classification sync
+	@# A full disk leaves DVC's list of who works on what cut short, and DVC then refuses to start.
+	@if [ -e .dvc/tmp/rwlock ]; then flock .dvc/tmp/rwlock.lock sh -c \
+		'python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock'; fi
+	@$(ALONE); echo dvc repro; exec dvc repro
 	@cat reports/leaderboard.md
-	@printf '\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nFigures      reports/figures/ (comparison), models/ and evaluations/ (one folder a training)\nRuns         make ui   (MLflow at http://127.0.0.1:$(PORT))\n'
+	@printf '\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nFigures      reports/figures/ (comparison), models/ and evaluations/ (one folder a training)\nRuns         make ui   (MLflow at http://$(HOST):$(PORT))\n'
+	@image-classification sync
 
-ui: $(INSTALLED)  ## look at the runs and the registered models in MLflow
+ui: $(INSTALLED)  ## look at the runs and the registered models in MLflow (HOST=127.0.0.1, PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in \
 		http*) echo "The runs are at $$MLFLOW_TRACKING_URI" ;; \
-		*) mlflow ui --host 127.0.0.1 --port $(PORT) \
+		*) exec mlflow ui --host $(HOST) --port $(PORT) \
 			--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
 	esac
 
 test: $(INSTALLED)  ## run the tests (no network needed)
 	pytest --numprocesses 2 --dist loadgroup
+
+torture: $(INSTALLED)  ## kill the pipeline and its server again and again, fuzz every reader (an hour)
+	pytest -m torture --capture=no
+	HOSTILE_EXAMPLES=1000 pytest --capture=no tests/test_hostile.py
 
 test-real: $(INSTALLED)  ## run the default pipeline on the real MNIST and check the accuracies
 	pytest -m real --capture=no
@@ -71,5 +86,5 @@ lock: $(INSTALLED)  ## resolve pyproject.toml anew into requirements.lock
 		--generate-hashes --no-emit-index-url --no-annotate --upgrade \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
-clean:  ## remove the environment and the by-hand trainings; data, models and runs stay
-	rm -rf $(VENV) outputs multirun
+clean:  ## remove the environment, trainings by hand and unfinished ones; data, models, runs stay
+	rm -rf $(VENV) outputs multirun checkpoints

@@ -887,7 +887,7 @@ def test_training_json(results: Examples) -> None:
 
 def test_history_csv_and_layers_csv(results: Examples) -> None:
     folder = paths.MODELS / "cnn-0"
-    readers = {
+    read = {
         folder / paths.HISTORY_FILE: readers.read_history,
         folder / paths.LAYERS_FILE: readers.read_layers,
     }
@@ -895,14 +895,14 @@ def test_history_csv_and_layers_csv(results: Examples) -> None:
     def check(change: tuple[Path, bytes]) -> None:
         path = change[0]
         with holding(*change):
-            table = answer(lambda: readers[path](path, "run `dvc repro`"))
+            table = answer(lambda: read[path](path, "run `dvc repro`"))
         if isinstance(table, UserError):
             assert str(path) in str(table)
         else:
             assert isinstance(table, pd.DataFrame)
             assert (table["epoch" if "epoch" in table else "parameters"] + 1).dtype == np.int64
 
-    torture("history.csv and layers.csv", in_one_of(list(readers)), check)
+    torture("history.csv and layers.csv", in_one_of(list(read)), check)
 
 
 # Models. Last, since TensorFlow takes seconds to import.

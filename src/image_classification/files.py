@@ -35,7 +35,10 @@ def written_whole(folder: Path) -> Iterator[Path]:
             path.replace(target)
     except OSError as error:
         if error.filename is None or str(part) in str(error.filename):
-            raise UserError(f"{folder} can't be written: {error.strerror or error}") from error
+            cause = (
+                error.strerror or f"{error}: No space left on device"
+            )  # NumPy has no words for it
+            raise UserError(f"{folder} can't be written: {cause}: mend that and repeat") from error
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
