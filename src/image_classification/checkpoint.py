@@ -13,7 +13,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,25 @@ def _to_disk(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def finish(folder: Path) -> None:
+    """Have the next training or stage discard the folder, which is claimed; see discard_finished."""
+    (folder / "finished").touch()
+
+
+def discard_finished(root: Path, apart_from: str = "") -> None:
+    """Remove the folders of trainings that are done, apart from the one of this name.
+
+    When DVC starts another stage, or the same again, it has either taken up what the training made
+    or will ask for it once more.
+    """
+    for marker in root.glob("*/finished"):
+        if marker.parent.name != apart_from:
+            with suppress(UserError), claimed(marker.parent):
+                discard(marker.parent)
+    for left in root.glob("*.done-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def discard(folder: Path) -> None:

@@ -290,6 +290,7 @@ def _end_with_dvc() -> None:
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what follows
     sys.exit(128 + signal_number)  # unwinds like Ctrl-C, so that the run is closed as KILLED
 
 

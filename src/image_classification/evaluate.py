@@ -31,8 +31,9 @@ def main(config: Config) -> int:
     accuracy = evaluation.metrics["test_accuracy"]
     print(f"test accuracy {accuracy:.4f}, details in {config.output_dir}")
 
-    from image_classification import delivery
+    from image_classification import checkpoint, delivery
 
+    checkpoint.discard_finished(paths.home() / paths.CHECKPOINTS)
     return delivery.publish(_training_folder(config), Path(config.output_dir))
 
 

@@ -26,6 +26,7 @@ def main() -> None:
 
 def sync() -> int:
     """Tell MLflow all that the folders of the project hold; the exit code of delivery.publish."""
+    checkpoint.discard_finished(paths.home() / paths.CHECKPOINTS)
     folders = [*_unfinished(), *paths.recorded_folders()]
     code = delivery.publish(*folders)
     if code == 0:

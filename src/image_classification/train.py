@@ -90,6 +90,8 @@ def train(config: Config) -> Training:
     data_hash = dataset.dvc_hash(paths.SPLIT)
     key = provenance.training_key(config, data_hash)
     checkpoints = paths.home() / paths.CHECKPOINTS / key
+    by_dvc = "DVC_STAGE" in os.environ
+    checkpoint.discard_finished(checkpoints.parent, apart_from=key if by_dvc else "")
 
     from image_classification import runs  # MLflow, and then TensorFlow, take seconds to import
 
@@ -104,7 +106,10 @@ def train(config: Config) -> Training:
                 last = _last_records(training, config, len(split.train.labels), sha256, run)
                 records.write(folder, [*run.records, *last])
             run.complete(last, output, model)
-        checkpoint.discard(checkpoints)
+        if by_dvc:  # which, killed before it has taken up the outputs, removes them and asks again
+            checkpoint.finish(checkpoints)
+        else:
+            checkpoint.discard(checkpoints)
     return training
 
 
