@@ -155,7 +155,7 @@ def _to_disk(path: Path) -> None:
 
 
 def finish(folder: Path) -> None:
-    """Have the next training or stage discard the folder, which is claimed; see discard_finished."""
+    """Leave the folder, which is claimed, to `discard_finished`."""
     (folder / "finished").touch()
 
 
