@@ -38,7 +38,6 @@ FAMILY = r"[\w -]+"  # a model's, part of the name of a picture
 ROLES = ("train_images", "train_labels", "test_images", "test_labels")
 MOST = 2**31 - 1  # of what is counted: epochs, images of a batch, ...
 MEND = "mend it, as README.md has its knobs"
-LONGEST_WORD = 10_000  # characters of an argument
 SWEEP_RUN = "IMAGE_CLASSIFICATION_SWEEP_RUN"  # environment: the run that a sweep's runs stand under
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the death of the parent process shall send
 
@@ -187,14 +186,20 @@ def compose(*overrides: str) -> Config:
     """The configuration that a command with these overrides gets, for use from Python.
 
     Raises:
-        UserError: the working folder lies in no project, or a value is out of its bounds.
+        UserError: the working folder lies in no project, Hydra can't read a word, or a value is
+            out of its bounds.
         HydraException, OmegaConfBaseException: there is no such file, key or type of value.
     """
     root = paths.project_root()
     params = readers.read_mapping(root / paths.PARAMS, MEND)
     with hydra.initialize_config_dir(str(root / paths.CONF), version_base="1.3"):
         arguments = with_params(["output_dir=outputs", *overrides], params)
-        composed = hydra.compose("config", arguments, return_hydra_config=True)
+        try:
+            composed = hydra.compose("config", arguments, return_hydra_config=True)
+        except Exception as error:
+            if explain(error) is not None:
+                raise
+            raise _refused(arguments, error) from error
     HydraConfig.instance().set_config(composed)  # conf/config.yaml takes the groups' names from it
     with open_dict(composed):
         del composed["hydra"]
@@ -258,9 +263,11 @@ def entry_point(task: Callable[[Config], int | None]) -> Callable[[], None]:
 
     What `main` returns is the exit code; of the jobs of a sweep, the highest.
     """
-    codes = [0]
+    codes, started = [0], False
 
     def job(composed: DictConfig) -> None:
+        nonlocal started
+        started = True
         with one_line_errors():  # within Hydra, which would add a line of its own
             codes.append(task(typed(composed)) or 0)
 
@@ -277,7 +284,12 @@ def entry_point(task: Callable[[Config], int | None]) -> Callable[[], None]:
             stage = Path(task.__code__.co_filename).stem
             sys.argv[1:] = with_params(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
             conf = str(paths.CONF.resolve())
-            hydra.main(version_base="1.3", config_path=conf, config_name="config")(job)()
+            try:
+                hydra.main(version_base="1.3", config_path=conf, config_name="config")(job)()
+            except Exception as error:
+                if started or explain(error) is not None:
+                    raise
+                raise _refused(sys.argv[1:], error) from error
         sys.exit(max(codes))
 
     return main
@@ -287,6 +299,11 @@ def _end_with_dvc() -> None:
     """Have Linux end this process when DVC dies, which could not take up what it would make."""
     if "DVC_STAGE" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _refused(words: list[str], error: Exception) -> UserError:
+    """What to say where Hydra lets Python's own errors through, as it does for odd values."""
+    return UserError(f"{' '.join(words)[:500]}: {str(error)[:200] or type(error).__name__}")
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:

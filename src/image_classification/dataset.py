@@ -5,6 +5,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from image_classification.errors import UserError
 from image_classification.files import written_whole
 
 UNSIGNED_BYTE = 0x08  # the element type in an IDX header
+# The header of a .npy file is a Python literal, and NumPy lets these through.
+HEADER_ERRORS = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError)
 
 
 class Examples(NamedTuple):
@@ -118,7 +121,7 @@ def _open_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
             raise ValueError("more bytes than the header promises")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro split`") from error
-    except (ValueError, TypeError, EOFError, OverflowError) as error:
+    except (*HEADER_ERRORS, EOFError, OverflowError) as error:
         cause = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is damaged ({cause}): run `dvc repro --force split`") from error
     return array
