@@ -26,6 +26,7 @@ def test_an_idx_file_reads_as_it_was_written(tmp_path: Path) -> None:
         (b"\0\0\x08\x01" + b"\0\0\0\x05" + b"1234", "promises 5 bytes, 4 follow"),
         (b"\0\0\x08\x01" + b"\0\0\0\x03" + b"1234", "promises 3 bytes, 4 follow"),
         (b"\0\0\x08\x03" + b"\xff" * 12 + b"1234", "4 follow"),
+        (b"\0\0\x08\x46" + bytes(4 * 70), "maximum supported dimension"),
     ],
 )
 def test_a_damaged_idx_file_is_named(tmp_path: Path, contents: bytes, said: str) -> None:
