@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import lzma
 import re
 import subprocess
 import sys
@@ -84,7 +83,6 @@ READING_ERRORS = (
     RuntimeError,
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
 )
 
 Fetch = Callable[[str], BinaryIO]
@@ -256,8 +254,11 @@ def _pip_index() -> tuple[str | None, str | None]:
 
 def _member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
     """The archive's file of that name; a dot in it (`train-images.idx3-ubyte`) counts as a dash."""
-    for member in archive.namelist():
-        if Path(member).name.replace(".", "-") == name.replace(".", "-"):
+    for member in archive.infolist():
+        if Path(member.filename).name.replace(".", "-") == name.replace(".", "-"):
+            # The others can ask for gigabytes of memory, and no wheel is packed by them.
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise MirrorError(f"{name} is not deflated")
             return archive.open(member)  # type: ignore[return-value]  # a ZipExtFile reads like any
     raise MirrorError(f"the archive has no {name}")
 
