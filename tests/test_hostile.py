@@ -11,6 +11,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -32,7 +33,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from image_classification import compare, config, dataset, download, evaluate, paths, readers
+from image_classification import (
+    checkpoint,
+    compare,
+    config,
+    dataset,
+    download,
+    evaluate,
+    paths,
+    readers,
+    records,
+)
+from image_classification.checkpoint import State
 from image_classification.config import Config, DataConfig
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
@@ -57,6 +69,8 @@ READERS = {  # and their shares: less for what takes longer
     "results of a training": 1.0,
     "training.json": 1.0,
     "history.csv and layers.csv": 1.0,
+    "records of a run": 1.0,
+    "states of a training": 1.0,
     "saved models": 0.5,
     "saved models with the right checksum": 0.1,
 }
@@ -737,7 +751,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examples:
     )
     (training / paths.RECORDS_FILE).write_text(
         '{"type": "run", "key": "x", "experiment": "mine", "tags": {"seed": "0"}}\n'
-        '{"type": "metrics", "values": {"loss": 1.5}, "step": 0, "time": 12}\n'
+        '{"type": "metrics", "values": {"loss": 1.5}, "step": 0, "time": 12, "of_model": false}\n'
     )
     (training / paths.LAYERS_FILE).write_text(
         "layer,type,output_shape,parameters\nscaling,Rescaling,28 x 28 x 1,0\n"
@@ -780,6 +794,12 @@ def damaged_text(path: Path) -> st.SearchStrategy[bytes]:
     value = yaml.safe_load(contents)
     dump = safe_text if path.suffix == ".yaml" else lambda value: json.dumps(value).encode()
     return st.one_of(damaged(contents), altered(value).map(dump))
+
+
+def in_one_of_bytes(files: list[Path]) -> st.SearchStrategy[tuple[Path, bytes]]:
+    return st.sampled_from(files).flatmap(
+        lambda path: st.tuples(st.just(path), damaged(path.read_bytes()))
+    )
 
 
 def in_one_of(files: list[Path]) -> st.SearchStrategy[tuple[Path, bytes]]:
@@ -904,6 +924,43 @@ def test_history_csv_and_layers_csv(results: Examples) -> None:
             assert (table["epoch" if "epoch" in table else "parameters"] + 1).dtype == np.int64
 
     torture("history.csv and layers.csv", in_one_of(list(read)), check)
+
+
+def test_records_of_a_run(results: Examples) -> None:
+    path = paths.MODELS / "cnn-0" / paths.RECORDS_FILE
+    assert len(records.read(path)) == 2
+
+    def check(contents: bytes) -> None:
+        path.write_bytes(contents)
+        found = answer(lambda: records.read(path))
+        if isinstance(found, UserError):
+            assert str(path) in str(found)
+        else:
+            assert all(record["type"] in records.FIELDS for record in found)
+            assert isinstance(records.tags(found), dict)
+
+    torture("records of a run", damaged(path.read_bytes()), check)
+
+
+def test_states_of_a_training(tmp_path: Path) -> None:
+    """A checkpoint is set aside or is the one that was kept, whatever was done to its files."""
+    kept = State([{"epoch": 0, "loss": 1.5}], [np.ones((3, 2), np.float32), np.array(7)])
+    (tmp_path / "valid").mkdir()
+    checkpoint.save(tmp_path / "valid", kept, {"training": "x"})
+    files = sorted((tmp_path / "valid/epoch-1").iterdir())
+    assert len(files) == 2
+
+    def check(change: tuple[Path, bytes]) -> None:
+        shutil.rmtree(tmp_path / "it", ignore_errors=True)
+        shutil.copytree(tmp_path / "valid", tmp_path / "it")
+        (tmp_path / "it/epoch-1" / change[0].name).write_bytes(change[1])
+        state = checkpoint.load(tmp_path / "it", {"training": "x"})
+        if state is not None:
+            assert [value.tobytes() for value in state.variables] == [
+                value.tobytes() for value in kept.variables
+            ]
+
+    torture("states of a training", in_one_of_bytes(files), check)
 
 
 # Models. Last, since TensorFlow takes seconds to import.

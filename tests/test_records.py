@@ -13,7 +13,7 @@ from image_classification.records import Records
 def begun(path: Path) -> Records:
     file = Records(path)
     file.append("run", key="a", experiment="mine", tags={"seed": "0", "x": "1"})
-    file.append("metrics", values={"loss": 1.5}, step=0, time=12)
+    file.append("metrics", values={"loss": 1.5}, step=0, time=12, of_model=False)
     return file
 
 
@@ -58,6 +58,21 @@ def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
 
     with pytest.raises(UserError, match="holds no records of a run"):
         records.read(tmp_path / "records.jsonl")
+
+
+def test_damaged_records_of_a_live_run_are_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text("damaged\nrecords\n")
+
+    file = begun(path)
+    file.close()
+
+    assert len(records.read(path)) == 2
+    assert "a new run begins" in capsys.readouterr().err
+    (aside,) = tmp_path.glob("set-aside-*")
+    assert aside.read_text() == "damaged\nrecords\n"
 
 
 def test_later_tags_count(tmp_path: Path) -> None:

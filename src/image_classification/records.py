@@ -22,6 +22,7 @@ end        status, time
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 import uuid
@@ -32,10 +33,23 @@ from typing import Any
 from image_classification import paths
 from image_classification.errors import UserError
 
-TYPES = (
-    *("run", "resume", "params", "tags", "data", "metrics", "artifacts", "model"),
-    *("inputs", "versions", "aliases", "note", "end"),
-)
+FIELDS: dict[str, dict[str, type]] = {  # that a record of each type must have
+    "run": {"key": str, "experiment": str},
+    "resume": {"tags": dict},
+    "params": {"values": dict},
+    "tags": {"values": dict},
+    "data": {"name": str, "hash": str, "source": str, "examples": int, "shape": list},
+    "metrics": {"values": dict, "step": int, "time": int, "of_model": bool},
+    "artifacts": {"path": str},
+    "model": {"name": str, "sha256": str, "image_shape": list, "classes": int},
+    "inputs": {"runs": list},
+    "versions": {"name": str, "description": str, "cards": dict},
+    "aliases": {"name": str, "values": dict},
+    "note": {"text": str},
+    "end": {"status": str, "time": int},
+}
+
+LARGEST = 2**28  # bytes of a file: of weeks, at a look at the machine every two seconds
 
 Record = dict[str, Any]
 
@@ -57,11 +71,17 @@ def read(path: Path) -> list[Record]:
         UserError: there is no such file, or a line of it is no record.
     """
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"larger than {LARGEST} bytes")
         whole, _, _ = path.read_text().rpartition("\n")
-        found = [json.loads(line) for line in whole.splitlines()]
-        if not all(isinstance(record, dict) and record["type"] in TYPES for record in found):
-            raise ValueError("a line of another type")
-        if found and (found[0]["type"] != "run" or not isinstance(found[0]["key"], str)):
+        found = [json.loads(line) for line in whole.split("\n") if line]
+        for record in found:
+            for name, kind in FIELDS[record["type"]].items():
+                if not isinstance(record[name], kind):
+                    raise ValueError(f"{name} must be a {kind.__name__}")
+            if not isinstance(record.get("tags", {}), dict):
+                raise ValueError("tags must be a dict")
+        if found and found[0]["type"] != "run":
             raise ValueError("no run on the first line")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro`") from error
@@ -75,7 +95,7 @@ def tags(found: list[Record]) -> dict[str, str]:
     given: dict[str, str] = {}
     for record in found:
         if record["type"] in ("run", "resume"):
-            given |= record["tags"]
+            given |= record.get("tags", {})
         elif record["type"] == "tags":
             given |= record["values"]
     return given
@@ -96,8 +116,17 @@ class Records:
     """A file of records that grows; what has been appended survives a loss of power."""
 
     def __init__(self, path: Path) -> None:
-        """Open or begin a file; what a kill left of a last line is cut off."""
+        """Open or begin a file; what a kill left of a last line is cut off.
+
+        A file that holds something else is set aside, with a word.
+        """
         self._path = path
+        try:
+            read(path)
+        except UserError as error:
+            if path.exists():
+                aside = path.rename(path.with_name(f"set-aside-{path.name}-{time.time_ns()}"))
+                print(f"{error}; it is now {aside}, and a new run begins", file=sys.stderr)
         self._file = path.open("a+b", buffering=0)
         self._file.seek(0)
         self._file.truncate(self._file.read().rfind(b"\n") + 1)
