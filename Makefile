@@ -12,7 +12,7 @@ ALONE = exec 9<Makefile; flock --nonblock 9 || { \
 	echo "another make is at work here: waiting for it to end (Ctrl-C leaves it alone)" >&2; flock 9; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install repro ui test torture test-real lint bench bench-quick lock clean
+.PHONY: help setup install repro ui test torture test-real lint audit bench bench-quick lock clean
 
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,13 @@ lint: $(INSTALLED)  ## check style, format and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+audit: $(INSTALLED)  ## check the locked packages for known vulnerabilities (asks osv.dev)
+	@cat docs/accepted-vulnerabilities.txt
+	@# Of what it says of an error, the last line tells which.
+	@pip-audit --strict --disable-pip --requirement requirements.lock --vulnerability-service osv \
+		--progress-spinner off --desc on --aliases on \
+		$$(sed -nE 's/^([A-Z]\S+).*/--ignore-vuln \1/p' docs/accepted-vulnerabilities.txt) 2> >(tail -n 1 >&2)
 
 bench: $(INSTALLED)  ## measure speed against a bare Keras loop (40 minutes; after `make repro`)
 	python benchmarks/run.py
