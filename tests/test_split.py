@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ def config(
     paths.RAW.mkdir(parents=True)
     config = compose("data.validation_examples=100")
     for file in config.data.files.values():
-        (paths.RAW / file.name).write_bytes((mirror.folder / file.name).read_bytes())
+        contents = (mirror.folder / file.name).read_bytes()
+        (paths.RAW / file.name).write_bytes(contents)
+        file.sha256 = hashlib.sha256(contents).hexdigest()
     return config
 
 
@@ -116,3 +119,14 @@ def test_a_seed_can_draw_its_own_split_of_what_is_not_test(config: Config) -> No
     for train, validation in (first, second):
         assert sorted(train + validation) == sorted(before[0] + before[1])
     assert set(first[1]) != set(second[1]) != set(before[1]) != set(first[1])
+
+
+def test_a_raw_file_of_other_contents_is_refused(config: Config) -> None:
+    images = paths.RAW / config.data.files["train_images"].name
+    contents = bytearray(images.read_bytes())
+    contents[-1] ^= 1
+    images.write_bytes(contents)
+
+    with pytest.raises(UserError, match=f"{images} has another SHA-256"):
+        split(config)
+    assert not paths.SPLIT.exists()

@@ -1,5 +1,8 @@
 """Stage `split`: the raw files become training, validation and test arrays in data/split/."""
 
+import hashlib
+from pathlib import Path
+
 from image_classification import dataset, paths
 from image_classification.config import Config, DataConfig, entry_point
 from image_classification.dataset import Examples
@@ -40,7 +43,23 @@ def _read(data: DataConfig, part: str) -> Examples:
         raise UserError(f"{image_file}: images of {images.shape[1:]}, expected {data.image_shape}")
     if labels.max(initial=0) >= len(data.classes):
         raise UserError(f"{label_file}: label {labels.max()}, but {len(data.classes)} classes")
+    for file in (data.files[f"{part}_images"], data.files[f"{part}_labels"]):
+        _require_contents(paths.RAW / file.name, file.sha256)
     return Examples(images.reshape(-1, height, width, channels), labels)
+
+
+def _require_contents(path: Path, sha256: str) -> None:
+    """DVC itself hands out what has gone bad in its cache: it takes write-protected files as good.
+
+    Raises:
+        UserError: the file is not what the data set's description says.
+    """
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
+            raise UserError(
+                f"{path} has another SHA-256 than {sha256}: have DVC check its cache: "
+                f"`chmod -R u+w .dvc/cache && rm -r {path.parent} && dvc repro`"
+            )
 
 
 if __name__ == "__main__":
