@@ -720,6 +720,8 @@ def test_texts_through_params_yaml(compose: Compose, monkeypatch: pytest.MonkeyP
         ("data.files.train_images.name=..", "data.files: must be named without folders"),
         ("~data.files.train_images", "data.files: must be train_images, train_labels,"),
         ("seeds=[-1]", "seeds: must be from 0 to 4294967295"),
+        ("model.name=False", "Config group override must be a string or a list"),
+        ("seed=" + "9" * 5000, "Exceeds the limit (4300 digits)"),
     ],
 )
 def test_values_that_would_fail_later_are_refused_at_once(
@@ -729,6 +731,12 @@ def test_values_that_would_fail_later_are_refused_at_once(
         compose(override)
 
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["--help", "a b", "x=1,y", "", "+recipe.epoch", "~seed"])
+def test_a_key_of_params_yaml_is_no_flag_or_override(key: str) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml: no knob can be called"):
+        config.with_params([], {key: 1})
 
 
 # What a training and an evaluation leave.
