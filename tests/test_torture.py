@@ -3,6 +3,7 @@
 `make torture` runs it and prints what was counted.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from typing import Any
 import keras
 import mlflow
 import pandas as pd
+import psutil
 import pytest
 from conftest import Mirror, Project, TrackingServer, tiny_project
 from test_outage import assert_all_is_there_once, start, wait_for
@@ -91,7 +93,7 @@ def test_the_pipeline_killed_at_random_comes_to_the_same(
     while points.total() < KILLS:
         project = longer(tmp_path / f"round-{rounds}", mirror)
         rounds += 1
-        while not killed_or_done(project, generator.uniform(0.3, 14), points):
+        while not killed_or_done(project, generator, points):
             pass
         project.must("image-classification", "sync")
         assert outcome(project) == expected
@@ -105,8 +107,9 @@ def test_the_pipeline_killed_at_random_comes_to_the_same(
     assert len(points) >= 5
 
 
-def killed_or_done(project: Project, seconds: float, points: Counter[str]) -> bool:
+def killed_or_done(project: Project, generator: random.Random, points: Counter[str]) -> bool:
     """Let the pipeline run for a while and kill it and all that it started; or see it end."""
+    number = generator.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
     log = project.root / "repro.log"
     with log.open("wb") as output:
         running = subprocess.Popen(
@@ -118,14 +121,32 @@ def killed_or_done(project: Project, seconds: float, points: Counter[str]) -> bo
             start_new_session=True,
         )
     try:
-        code = running.wait(timeout=seconds)
+        code = running.wait(timeout=generator.uniform(0.3, 14))
     except subprocess.TimeoutExpired:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-        points[place_of(log.read_text())] += 1
+        os.killpg(running.pid, number)
+        running.wait(timeout=60)
+        wait_until_gone(running.pid)
+        points[f"{number.name:7s}  {place_of(log.read_text())}"] += 1
         return False
     assert code == 0, log.read_text()
     return True
+
+
+def wait_until_gone(group: int) -> None:
+    """Wait for what DVC had started, which gets a signal of its own when DVC dies."""
+    deadline = time.monotonic() + 60
+    while members(group):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def members(group: int) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def place_of(said: str) -> str:
