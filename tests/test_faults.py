@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, TOOLS, Project
+from conftest import ROOT, Project
 from test_mlflow_ui import free_port
 
 from image_classification import paths
@@ -28,18 +28,12 @@ WAIT_SECONDS = 60
 DVC = (sys.executable, "-m", "dvc")
 
 
-def environment(**variables: str) -> dict[str, str]:
-    inherited = {key: value for key, value in os.environ.items() if key not in TOOLS}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**inherited, "PATH": path, "PYTHONPATH": "src", **variables}
-
-
 def start(root: Path, *command: str, **variables: str) -> subprocess.Popen[str]:
     """Start a command in a session of its own, so that a signal to its group stays in it."""
     return subprocess.Popen(
         command,
         cwd=root,
-        env=environment(**variables),
+        env=Project(root).environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

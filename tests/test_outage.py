@@ -15,7 +15,7 @@ import pytest
 from conftest import Project, TrackingServer
 from mlflow.entities import Run
 
-EPOCHS = 400
+EPOCHS = 240
 
 
 class Line:
@@ -151,13 +151,13 @@ def test_outages_on_the_way_lose_nothing_and_tell_nothing_twice(
     project.must("dvc", "repro", "split")
     training = start(project, line.address, EPOCHS, "lm")
     wait_for(training, 20)
-    for epoch in (60, 140):
+    for epoch in (50, 100):
         line.mend()
         wait_for(training, epoch)
         line.cut()
-        wait_for(training, epoch + 40)
+        wait_for(training, epoch + 20)
     line.be_silent()
-    epoch, before = 180, time.monotonic()
+    epoch, before = 120, time.monotonic()
     while not line.unanswered:  # somebody is waiting for an answer, and it is not the training
         epoch += 1
         wait_for(training, epoch)

@@ -154,7 +154,8 @@ class Delivery:
             profile=str(profile).replace("'", '"'),
         )
         inputs = [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])]
-        self._client.log_inputs(self._run_id, inputs)
+        with store.alone():  # MLflow fails where two make the same data set known at once
+            self._client.log_inputs(self._run_id, inputs)
 
     def _metrics(self, record: Record) -> None:
         model, known = None, {}
