@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -30,6 +31,16 @@ def loaded(folder: Path) -> int:
         assert (one.dtype, one.shape) == (two.dtype, two.shape)
         assert np.array_equal(one, two)
     return len(found.rows)
+
+
+def test_types_that_are_not_numpys_come_back(tmp_path: Path) -> None:
+    kept = State([{"epoch": 0}], [np.array([1.5, -2], ml_dtypes.bfloat16), np.array(3)])
+    checkpoint.save(tmp_path, kept, STAMP)
+
+    found = checkpoint.load(tmp_path, STAMP)
+    assert found is not None
+    assert [value.dtype for value in found.variables] == [np.dtype("bfloat16"), np.dtype("int64")]
+    assert found.variables[0].tolist() == [1.5, -2]
 
 
 def test_the_last_state_is_loaded_and_the_ones_before_are_gone(tmp_path: Path) -> None:
@@ -61,7 +72,7 @@ def test_a_kill_at_any_moment_of_keeping_leaves_the_state_before_or_the_new_one(
 
         checkpoint.np.savez = counted(checkpoint.np.savez)  # type: ignore[attr-defined]
         Path.write_text = counted(Path.write_text)  # type: ignore[method-assign]
-        checkpoint._to_disk = counted(checkpoint._to_disk)
+        checkpoint.to_disk = counted(checkpoint.to_disk)  # type: ignore[attr-defined]
         Path.rename = counted(Path.rename)  # type: ignore[method-assign]
         checkpoint.shutil.rmtree = counted(checkpoint.shutil.rmtree)  # type: ignore[attr-defined]
         checkpoint.save(tmp_path, state(2), STAMP)

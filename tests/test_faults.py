@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import mlflow
 import psutil
 import pytest
 import yaml
@@ -236,6 +237,23 @@ def test_a_full_or_read_only_disk_is_named_and_the_next_call_recovers(project: P
         assert has_split(project)
 
 
+def test_a_disk_that_fills_up_during_a_training_loses_no_finished_epoch(project: Project) -> None:
+    project.must(*DVC, "repro", "split")
+    training = (sys.executable, "-m", "image_classification.train", "model=nn", "recipe.epochs=3")
+    with small_disk(project.root / "checkpoints", "6m") as remount:  # for one state, not for two
+        line = said(project, *training).splitlines()[-1]
+        assert "can't be written: No space left on device: when it can be, the same" in line
+        remount("size=20m")
+        assert "goes on after epoch 1 of 3" in project.must(*training)
+    client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [entry.step for entry in history] == [0, 1, 2]
+
+
 # What `make` does is looked at with programs in .venv/bin that only say when they were at work.
 def stand_in(path: Path, lines: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -250,6 +268,7 @@ def made(root: Path) -> Path:
     (root / "reports").mkdir()
     (root / "reports/leaderboard.md").write_text("leaderboard\n")
     stand_in(root / ".venv/bin/dvc", "echo start >>log; sleep 1; echo end >>log")
+    stand_in(root / ".venv/bin/image-classification", "true")
     (root / ".venv/.installed").touch()
     return root
 

@@ -75,6 +75,31 @@ def test_damaged_records_of_a_live_run_are_set_aside(
     assert aside.read_text() == "damaged\nrecords\n"
 
 
+def test_a_record_that_does_not_fit_on_the_disk_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.jsonl"
+    file = begun(path)
+    before = path.read_bytes()
+    real = file._file
+
+    class FullDisk:
+        def write(self, line: bytes) -> int:
+            return real.write(line[:7])
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+    with monkeypatch.context() as full:
+        full.setattr(file, "_file", FullDisk())
+        with pytest.raises(UserError, match="can't be written: No space left on device"):
+            file.append("end", status="FINISHED", time=15)
+    assert path.read_bytes() == before
+    file.append("end", status="FINISHED", time=16)
+
+    assert [record["type"] for record in records.read(path)] == ["run", "metrics", "end"]
+
+
 def test_later_tags_count(tmp_path: Path) -> None:
     file = begun(tmp_path / "records.jsonl")
     file.append("tags", values={"precision": "float32"})

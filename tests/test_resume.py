@@ -134,7 +134,7 @@ def whole() -> dict[str, Training]:
     "place",
     [
         (checkpoint, "save"),
-        (checkpoint, "_to_disk"),
+        (checkpoint, "to_disk"),
         (Path, "rename"),
         (shutil, "rmtree"),
         (records.Records, "append"),

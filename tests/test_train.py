@@ -1,5 +1,6 @@
 """Training and evaluation in one process, on the tiny data set, with the real tracking."""
 
+import zipfile
 from pathlib import Path
 
 import mlflow
@@ -76,6 +77,23 @@ def test_train_and_evaluate_agree(workspace: Path, compose: Compose) -> None:
     np.testing.assert_allclose(
         predictions.filter(like="probability_").to_numpy(), evaluation.probabilities, rtol=1e-6
     )
+
+
+def test_nothing_that_is_kept_of_a_model_is_a_pickle(workspace: Path, compose: Compose) -> None:
+    train(tiny(compose, "model=lm", "output_dir=unpickled"))
+
+    logged = [path for path in (workspace / "mlartifacts").rglob("*") if path.is_file()]
+    kept = [*logged, *(workspace / "unpickled").iterdir()]
+    assert {"model.keras", "MLmodel", "records.jsonl"} <= {path.name for path in kept}
+    assert {path.suffix for path in kept if path.name.startswith("model")} == {".keras"}
+    for path in kept:
+        if path.suffix != ".keras":
+            assert not path.read_bytes().startswith(b"\x80"), path  # as pickles do
+            assert path.suffix not in {".pkl", ".pickle", ".h5", ".joblib"}, path
+    for path in kept:
+        if path.suffix == ".keras":
+            names = set(zipfile.ZipFile(path).namelist())
+            assert names == {"metadata.json", "config.json", "model.weights.h5"}
 
 
 def test_it_learns(workspace: Path, compose: Compose) -> None:

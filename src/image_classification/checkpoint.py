@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_classification.errors import UserError
+from image_classification.files import to_disk
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,21 @@ class State:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold a training's folder, made when it is not there, against all other processes.
 
     Raises:
-        UserError: a process that lives holds it.
+        UserError: a process that lives holds it, and is not to be waited for.
     """
     lock = _locked(folder)
     if lock is None:
-        raise UserError(f"process {_holder(folder)} does this very training: wait until it ends")
+        said = f"process {_holder(folder)} does this very training"
+        if not wait:
+            raise UserError(f"{said}: wait until it ends")
+        print(f"{said}: waiting for it to end", flush=True)
+    while lock is None:
+        time.sleep(1)
+        lock = _locked(folder)
     try:
         os.ftruncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())
@@ -75,7 +82,9 @@ def _locked(folder: Path) -> int | None:
 
 
 def _holder(folder: Path) -> str:
-    return (folder / "lock").read_text() or "unknown"
+    with suppress(OSError):
+        return (folder / "lock").read_text()
+    return "unknown"
 
 
 def save(folder: Path, state: State, stamp: Mapping[str, str]) -> None:
@@ -95,13 +104,14 @@ def save(folder: Path, state: State, stamp: Mapping[str, str]) -> None:
         part.mkdir()
         np.savez(part / "variables.npz", *state.variables)
         sha256 = hashlib.sha256((part / "variables.npz").read_bytes()).hexdigest()
-        described = {"stamp": dict(stamp), "sha256": sha256, "rows": state.rows}
+        types = [value.dtype.name for value in state.variables]
+        described = {"stamp": dict(stamp), "sha256": sha256, "rows": state.rows, "types": types}
         (part / "state.json").write_text(json.dumps(described))
         for path in (part / "variables.npz", part / "state.json", part):
-            _to_disk(path)
+            to_disk(path)
         before = list(folder.glob("epoch-*"))
         part.rename(folder / f"epoch-{len(state.rows)}")
-        _to_disk(folder)
+        to_disk(folder)
     except OSError as error:
         raise UserError(
             f"{folder} can't be written: {error.strerror or error}: when it can be, the same "
@@ -141,39 +151,50 @@ def _read(path: Path, stamp: Mapping[str, str]) -> State:
     if hashlib.sha256(contents).hexdigest() != described["sha256"]:
         raise ValueError("its SHA-256 is not the one that was written")
     with np.load(path / "variables.npz", allow_pickle=False) as arrays:
-        variables = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+        variables = [
+            _typed(arrays[f"arr_{index}"], name) for index, name in enumerate(described["types"])
+        ]
     return State(described["rows"], variables)
 
 
-def _to_disk(path: Path) -> None:
-    """Have what was written outlast a loss of power."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+def _typed(value: NDArray[Any], name: str) -> NDArray[Any]:
+    """NumPy keeps the bytes of a type that is not its own, such as bfloat16, and forgets which."""
+    if value.dtype.kind == "V":
+        import ml_dtypes
+
+        return value.view(getattr(ml_dtypes, name))
+    return value
 
 
 def finish(folder: Path) -> None:
-    """Leave the folder, which is claimed, to `discard_finished`."""
+    """Leave the folder, which is claimed and has its results, to `discard_finished`."""
     (folder / "finished").touch()
 
 
-def discard_finished(root: Path, apart_from: str = "") -> None:
-    """Remove the folders of trainings that are done, apart from the one of this name.
+def is_finished(folder: Path) -> bool:
+    """Whether the training has its results."""
+    return (folder / "finished").exists()
 
-    When DVC starts another stage, or the same again, it has either taken up what the training made
-    or will ask for it once more.
+
+def discard_finished(root: Path, apart_from: str = "") -> None:
+    """Remove the folders of trainings that are finished, apart from the one of this name.
+
+    When DVC starts another stage it has taken up what the trainings before have made.
     """
     for marker in root.glob("*/finished"):
-        if marker.parent.name != apart_from:
-            with suppress(UserError), claimed(marker.parent):
+        if marker.parent.name != apart_from and not _is_discarded(marker.parent):
+            with suppress(UserError, OSError), claimed(marker.parent):
                 discard(marker.parent)
-    for left in root.glob("*.done-*"):
+    for left in filter(_is_discarded, root.glob("*")):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def discard(folder: Path) -> None:
     """Remove a training's folder, which is claimed and no longer needed."""
     # Out of the way first: another process may claim a new one of this name at once.
-    shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.done-{os.getpid()}")))
+    away = folder.rename(folder.with_name(f"{folder.name}.done-{os.getpid()}-{time.time_ns()}"))
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def _is_discarded(folder: Path) -> bool:
+    return ".done-" in folder.name

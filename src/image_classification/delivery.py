@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import queue
 import shutil
 import sys
 import threading
@@ -27,55 +26,80 @@ class Courier:
         """The files that records name are, or will be, in `folder`."""
         self._folder = folder
         self._model: Any = None
-        self._queue: queue.SimpleQueue[Record | str | None] = queue.SimpleQueue()
-        self._finishing = threading.Event()
+        self._digest: str | None = None
+        self._waiting: list[Record] = []
+        self._changed = threading.Condition()
+        self._finishing = False
         self._hindrance = ""
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def send(self, record: Record, model: Any = None) -> None:
         """Have a record told after those sent before; with its model, if it is in memory."""
-        self._model = model or self._model
-        self._queue.put(record)
+        with self._changed:
+            self._model = model or self._model
+            self._waiting.append(record)
+            self._changed.notify()
 
-    def finish(self, digest: str | None = None) -> bool:
+    def finish(self, digest: str, seconds: float | None = None) -> bool:
         """Wait until all is told, which is True, or MLflow has not taken it once more.
 
         Args:
             digest: of the file that holds all the records sent, to be marked as told.
+            seconds: to wait at the most.
         """
-        self._queue.put(digest)
-        self._queue.put(None)
-        self._finishing.set()
-        self._thread.join()
-        return not self._hindrance
+        with self._changed:
+            self._digest, self._finishing = digest, True
+            self._changed.notify()
+        self._thread.join(seconds)
+        return not (self._hindrance or self._thread.is_alive())
 
     def _work(self) -> None:
-        from image_classification import tracking  # MLflow takes seconds to import
+        delivery = None
+        while batch := self._batch():
+            try:
+                from image_classification import tracking  # MLflow takes seconds to import
 
-        delivery = tracking.Delivery(self._folder)
-        while item := self._queue.get():
-            delivery.model = self._model
-            while not self._tell(delivery, item):
-                if self._finishing.is_set():
+                delivery = delivery or tracking.Delivery(self._folder)
+                delivery.model = self._model
+                delivery.tell(batch)
+                self._said_of(delivery, batch)
+            except Exception as error:  # whatever it is, the training goes on
+                if not self._failed(_cause(error)):
                     return
-                self._finishing.wait(RETRY_SECONDS)
-
-    def _tell(self, delivery: Any, item: Record | str) -> bool:
         try:
-            if isinstance(item, str):
-                delivery.mark_told(item)
-            else:
-                delivery.tell(item)
-        except Exception as error:  # whatever it is, the training goes on
-            if not self._hindrance:
-                said = "the training goes on, and its records wait on disk"
-                print(f"MLflow: {_cause(error)}: {said}", file=sys.stderr)
+            if delivery and self._digest:
+                delivery.mark_told(self._digest)
+        except Exception as error:
             self._hindrance = _cause(error)
-            return False
+
+    def _batch(self) -> list[Record]:
+        """What is next: many records of metrics, or one of another type; nothing when it is all."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._finishing)
+            others = (i for i, one in enumerate(self._waiting) if one["type"] != "metrics")
+            return self._waiting[: next(others, len(self._waiting)) or 1]
+
+    def _said_of(self, delivery: Any, batch: list[Record]) -> None:
+        with self._changed:
+            del self._waiting[: len(batch)]
+        if batch[0]["type"] == "run" and delivery.is_deleted:
+            said = "has been deleted in MLflow, which is not told of it; its records stay on disk"
+            print(f"run {batch[0]['key']} {said}", file=sys.stderr)
         if self._hindrance:
             print("MLflow answers again", file=sys.stderr)
             self._hindrance = ""
+
+    def _failed(self, hindrance: str) -> bool:
+        """Wait until it is time to try again; False when it is not to be tried again."""
+        if not self._hindrance:
+            said = "the training goes on, and its records wait on disk"
+            print(f"MLflow: {hindrance}: {said}", file=sys.stderr)
+        self._hindrance = hindrance
+        with self._changed:
+            if self._finishing:
+                return False
+            self._changed.wait_for(lambda: self._finishing, RETRY_SECONDS)
         return True
 
 
@@ -96,21 +120,20 @@ def publish(*folders: Path) -> int:
             try:
                 if reachable:
                     tracking.Delivery(folder).tell_all()
-                    if folder.is_relative_to(_outbox()):
-                        shutil.rmtree(folder)
+                    _take_out(folder)
                     continue
             except Exception as error:  # whatever it is, it may not be so later
-                hindrance = hindrance or _cause(error)
+                hindrance = hindrance or f"{folder.name}: {_cause(error)}"
                 reachable = not isinstance(error, store.UnreachableError)
             _keep(folder)
         left = len(_waiting())
-    if left:
+    if hindrance:
         print(
             f"MLflow: {hindrance}: the records of {left} folder(s) wait in {paths.OUTBOX}/, to be "
-            "delivered by the next stage or by `image-classification sync`",
+            "delivered by the next stage or by `image-classification sync`, or to be removed",
             file=sys.stderr,
         )
-    return UNDELIVERED if left and "DVC_STAGE" not in os.environ else 0
+    return UNDELIVERED if hindrance and "DVC_STAGE" not in os.environ else 0
 
 
 def _cause(error: Exception) -> str:
@@ -124,18 +147,32 @@ def _outbox() -> Path:
 
 def _waiting() -> list[Path]:
     """What waits, in the order in which it came."""
-    return sorted(path for path in _outbox().glob("*-*") if path.is_dir())
+    return sorted(path for path in _outbox().glob("[0-9]*-*") if path.is_dir())
 
 
 def _keep(folder: Path) -> None:
-    """Copy a folder into the outbox, once: what it is a copy of may be made anew, or removed."""
-    digest = records.digest(folder)[:16]
-    if any(path.name.endswith(digest) for path in _waiting()):
+    """Copy a folder into the outbox, once: what it is a copy of may be made anew, or removed.
+
+    A training's checkpoint stays where it is, and may go on.
+    """
+    if folder.parent in (_outbox(), paths.home() / paths.CHECKPOINTS):
         return
-    part = _outbox() / "part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(folder, part)
-    part.rename(_outbox() / f"{time.time_ns()}-{digest}")
+    try:
+        digest = records.digest(folder)[:16]
+        if any(path.name.endswith(digest) for path in _waiting()):
+            return
+        part = _outbox() / "part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(folder, part)
+        part.rename(_outbox() / f"{time.time_ns()}-{digest}")
+    except OSError as error:
+        print(f"{_outbox()} can't keep {folder}: {error.strerror or error}", file=sys.stderr)
+
+
+def _take_out(folder: Path) -> None:
+    """Remove a folder that has been told, if it waited in the outbox."""
+    if folder.parent == _outbox():
+        shutil.rmtree(folder.rename(_outbox() / "told"), ignore_errors=True)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ PART = ".part"  # .gitignore and .dvcignore know it too: a killed stage leaves i
 def written_whole(folder: Path) -> Iterator[Path]:
     """Give an empty folder; each file in it gets its place in `folder` when the block ends well.
 
-    Files of an error, a signal or a kill never show in `folder`; those of before stay as they are.
+    An error, a signal or a kill in the block leaves `folder` as it was; one while files get their
+    places may leave some new and some old, each of them whole.
 
     Raises:
         UserError: the folder can't be written, or the disk is full.
@@ -28,11 +29,12 @@ def written_whole(folder: Path) -> Iterator[Path]:
         yield part
         written = [path for path in sorted(part.rglob("*")) if path.is_file()]
         for path in written:
-            _to_disk(path)
+            to_disk(path)
         for path in written:
             target = folder / path.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
+        to_disk(folder)
     except OSError as error:
         if error.filename is None or str(part) in str(error.filename):
             cause = (
@@ -44,8 +46,8 @@ def written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _to_disk(path: Path) -> None:
-    """Else the name may outlive a power cut and the contents not."""
+def to_disk(path: Path) -> None:
+    """Have a file's contents, or a folder's names, outlast a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -19,6 +19,7 @@ note       text: Markdown; `(run:KEY…)` is the address of a run
 end        status, time
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +143,15 @@ class Records:
         """
         record = {"type": record_type, **fields}
         with self._lock:
+            line = json.dumps(record).encode() + b"\n"
+            before = self._file.tell()
             try:
-                self._file.write(json.dumps(record).encode() + b"\n")
+                if self._file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(self._file.fileno())
             except OSError as error:
+                with suppress(OSError):
+                    self._file.truncate(before)
                 raise UserError(f"{self._path} can't be written: {error.strerror}") from error
             self.all.append(record)
         return record

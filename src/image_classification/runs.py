@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from image_classification import checkpoint, paths, provenance, records
 from image_classification.config import SWEEP_RUN, Config, defining, flatten
 from image_classification.delivery import Courier
@@ -15,6 +17,7 @@ from image_classification.errors import UserError
 from image_classification.records import Record, Records
 
 SAMPLE_SECONDS = 2.0  # between two looks at processor, memory, disk and network
+LAST_SECONDS = 10.0  # for MLflow to hear of an interruption; what is left is told later
 
 
 def opening(experiment: str, name: str, tags: Mapping[str, str]) -> dict[str, Any]:
@@ -100,10 +103,11 @@ class LiveRun:
         steps = [record["step"] for record in self._records.all if _is_sample(record)]
         step = max(steps, default=-1)
         monitors = tracking.system_monitors()
-        while not stop.wait(SAMPLE_SECONDS):
-            step += 1
-            values = tracking.sample(monitors)
-            with suppress(UserError):  # a full disk, which the training will say
+        # Of a full disk the training will say; a look at the machine is not worth a training.
+        with suppress(UserError, psutil.Error, OSError):
+            while not stop.wait(SAMPLE_SECONDS):
+                step += 1
+                values = tracking.sample(monitors)
                 self.tell("metrics", **records.metrics(values, step, records.now()))
 
     def end(self, status: str) -> bool:
@@ -112,7 +116,7 @@ class LiveRun:
             with suppress(UserError):  # a full disk, which is why it ends
                 self.tell("end", status=status, time=records.now())
             self._records.close()
-        return self._courier.finish(records.digest(self._folder))
+        return self._courier.finish(records.digest(self._folder), LAST_SECONDS)
 
     def complete(self, final: Sequence[Record], output: Path, model: Any) -> None:
         """Hand MLflow the last records, which `output` holds after all the others."""
@@ -150,7 +154,7 @@ def training_run(config: Config, data_hash: str, folder: Path) -> Iterator[LiveR
     fields = opening(config.data.name, name, tags)
     run = LiveRun(folder, Path(config.output_dir), fields)
     try:
-        if len(run.records) == 1:
+        if not any(record["type"] == "params" for record in run.records):
             run.tell("params", values=dict(flatten(defining(config))))
         yield run
     except BaseException as error:

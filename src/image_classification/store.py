@@ -8,8 +8,10 @@ import fcntl
 import logging
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # each training would ask the network
 
 import mlflow
+import mlflow.store.db.utils
 import psutil
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,6 +30,8 @@ from image_classification import paths
 from image_classification.errors import UserError
 
 PROCESS_TAGS = ("process.host", "process.id", "process.started")  # of a run that goes on
+
+mlflow.store.db.utils.MAX_RETRY_COUNT = 1  # as for HTTP, above
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -83,8 +88,15 @@ def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None
 def _initialise(database: Path) -> None:
     """Make an empty database, once, however many processes start at the same time."""
     if database.exists():
+        try:
+            with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+                connection.execute("PRAGMA schema_version")
+        except sqlite3.Error as error:  # where MLflow would try for minutes
+            raise UnreachableError(
+                f"the tracking store {database} can't be used: {error}"
+            ) from error
         return
-    fresh = database.with_name(f"{database.name}.{os.getpid()}")
+    fresh = database.with_name(f"{database.name}.{uuid.uuid4().hex}")
     try:
         fresh.touch()  # fails at once where MLflow would try for minutes
         # In a process of its own, so that no connection to this name outlives it.
@@ -121,8 +133,11 @@ def _close_abandoned(client: mlflow.MlflowClient, experiment_id: str) -> None:
 
 def _lives(pid: int, started: str) -> bool:
     try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
         # Not to the second: the clock that it is computed from may have been set meanwhile.
-        return bool(abs(psutil.Process(pid).create_time() - float(started)) < 60)
+        return bool(abs(process.create_time() - float(started)) < 60)
     except psutil.NoSuchProcess:
         return False
 

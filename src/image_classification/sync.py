@@ -26,7 +26,6 @@ def main() -> None:
 
 def sync() -> int:
     """Tell MLflow all that the folders of the project hold; the exit code of delivery.publish."""
-    checkpoint.discard_finished(paths.home() / paths.CHECKPOINTS)
     folders = [*_unfinished(), *paths.recorded_folders()]
     code = delivery.publish(*folders)
     if code == 0:
@@ -41,14 +40,14 @@ def _unfinished() -> list[Path]:
         try:
             with checkpoint.claimed(path.parent):
                 file = records.Records(path)
-                last = file.all[-1] if file.all else {"type": "end"}
-                if last["type"] != "end":
-                    file.append("end", status="KILLED", time=last.get("time", records.now()))
+                if file.all and not checkpoint.is_finished(path.parent):
+                    last = file.all[-1]
+                    if last["type"] != "end":
+                        file.append("end", status="KILLED", time=last.get("time", records.now()))
+                    found.append(path.parent)
                 file.close()
         except UserError as error:
             print(f"{path.parent}: {error}", file=sys.stderr)
-            continue
-        found.append(path.parent)
     return found
 
 

@@ -6,8 +6,9 @@ What is told are the `records` that runs have on disk; to tell one again changes
 import contextlib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -36,35 +37,43 @@ from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.types import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification.config import Config
 from image_classification.errors import UserError
 from image_classification.records import Record
 
 REQUIREMENTS = ("tensorflow", "keras", "numpy")  # of a logged model
+METRICS_AT_ONCE = 1000  # the most that MLflow takes
 RUN_KEY = "run.key"  # the tag that holds a run's name on disk
 
 
 class Delivery:
     """Tells MLflow the records of one folder, in order."""
 
+    _client: mlflow.MlflowClient  # from the record of the run on
+
     def __init__(self, folder: Path) -> None:
         """The files that records name are in `folder`."""
         self.model: Any = None  # if it is in memory already; else it is loaded when it is needed
+        self.is_deleted = False  # the run, by somebody who looked at it and meant it
         self._folder = folder
-        self._client = mlflow.MlflowClient()
         self._experiment_id = ""
         self._run_id = ""
-        self._is_deleted = False  # by somebody who looked at it, and meant it
 
-    def tell(self, record: Record) -> None:
-        """Tell one record; the first must be that of the run.
+    def tell(self, told: Sequence[Record]) -> None:
+        """Tell records; the very first must be that of the run.
 
         Raises:
-            Exception: MLflow did not take it, for one of many reasons; it may later.
+            Exception: MLflow did not take them, for one of many reasons; it may later.
         """
-        if not self._is_deleted:
-            getattr(self, f"_{record['type']}")(record)
+        for is_metrics, group in groupby(told, key=_is_plain_metrics):
+            if is_metrics and not self.is_deleted:
+                self._log(list(group))
+                continue
+            for record in group:
+                if not self.is_deleted:
+                    getattr(self, f"_{record['type']}")(record)
 
     def tell_all(self) -> None:
         """Tell all records of the folder, unless MLflow has been told.
@@ -73,17 +82,15 @@ class Delivery:
             Exception: as `tell`; UserError: the records are damaged.
         """
         first, *others = records.read(self._folder / paths.RECORDS_FILE)
-        self.tell(first)
+        self.tell([first])
         digest = records.digest(self._folder)
-        if self._is_deleted or digest in self._told():
-            return
-        for record in others:
-            self.tell(record)
-        self.mark_told(digest)
+        if not self.is_deleted and digest not in self._told():
+            self.tell(others)
+            self.mark_told(digest)
 
     def mark_told(self, digest: str) -> None:
         """Remember in MLflow that all records of a file, of this digest, have arrived."""
-        if not self._is_deleted:
+        if not self.is_deleted:
             self._client.set_tag(self._run_id, f"records.{digest[:16]}", digest)
 
     def _told(self) -> set[str]:
@@ -97,7 +104,7 @@ class Delivery:
             run = self._opened(record) if "start" in record else self._found(record["key"])
         # That of `mlflow run` may be in another experiment.
         self._experiment_id, self._run_id = run.info.experiment_id, run.info.run_id
-        self._is_deleted = run.info.lifecycle_stage == "deleted"
+        self.is_deleted = run.info.lifecycle_stage == "deleted"
 
     def _opened(self, record: Record) -> Run:
         """The run of a record: the one that is there, or a new one."""
@@ -132,9 +139,9 @@ class Delivery:
     def _params(self, record: Record) -> None:
         # `mlflow run` has logged some already, and a parameter can't be changed.
         known = self._client.get_run(self._run_id).data.params
-        new = [
-            Param(key, str(value)) for key, value in record["values"].items() if key not in known
-        ]
+        # It refuses names with other characters than these.
+        named = {re.sub(r"[^\w\-. :/]", "_", key): value for key, value in record["values"].items()}
+        new = [Param(key, str(value)) for key, value in named.items() if key not in known]
         self._client.log_batch(self._run_id, params=new)
 
     def _tags(self, record: Record) -> None:
@@ -158,16 +165,20 @@ class Delivery:
             self._client.log_inputs(self._run_id, inputs)
 
     def _metrics(self, record: Record) -> None:
-        model, known = None, {}
-        if record["of_model"]:  # an evaluation, which may have been repeated with the same result
-            model = self._model_id(self._run_id)
-            known = self._client.get_run(self._run_id).data.metrics
+        """Log an evaluation, which may have been repeated with the same result."""
+        known = self._client.get_run(self._run_id).data.metrics
+        values = {key: value for key, value in record["values"].items() if known.get(key) != value}
+        self._log([{**record, "values": values}], self._model_id(self._run_id))
+
+    def _log(self, told: list[Record], model: str | None = None) -> None:
         entries = [
             Metric(key, value, record["time"], record["step"], model_id=model, run_id=self._run_id)
+            for record in told
             for key, value in record["values"].items()
-            if known.get(key) != value
         ]
-        self._client.log_batch(self._run_id, entries)  # which passes over what it has already
+        for start in range(0, len(entries), METRICS_AT_ONCE):
+            # Which passes over what it has already.
+            self._client.log_batch(self._run_id, entries[start : start + METRICS_AT_ONCE])
 
     def _artifacts(self, record: Record) -> None:
         """Log the files of the folder, apart from the model, which is logged as one."""
@@ -223,8 +234,17 @@ class Delivery:
                 return str(model.model_id)
         raise UserError(f"run {run_id} in {mlflow.get_tracking_uri()} holds no model")
 
+    def _present(self, keys: Iterable[str]) -> dict[str, str]:
+        """The ids of those of the runs that nobody has deleted."""
+        runs = {key: self._found(key) for key in keys}
+        return {
+            key: run.info.run_id
+            for key, run in runs.items()
+            if run.info.lifecycle_stage != "deleted"
+        }
+
     def _inputs(self, record: Record) -> None:
-        compared = {self._model_id(self._found(key).info.run_id) for key in record["runs"]}
+        compared = {self._model_id(run_id) for run_id in self._present(record["runs"]).values()}
         run = self._client.get_run(self._run_id)
         known = {model.model_id for model in (run.inputs.model_inputs if run.inputs else [])}
         models = [LoggedModelInput(model_id) for model_id in sorted(compared - known)]
@@ -238,8 +258,8 @@ class Delivery:
                 self._client.create_registered_model(name)
             self._client.update_registered_model(name, record["description"])
             known = self._known_versions(name)
-            for key, card in record["cards"].items():
-                run_id = self._found(key).info.run_id
+            for key, run_id in self._present(record["cards"]).items():
+                card = record["cards"][key]
                 if run_id not in known:
                     model = self._model_id(run_id)
                     added = self._client.create_model_version(
@@ -256,9 +276,11 @@ class Delivery:
     def _aliases(self, record: Record) -> None:
         with store.alone():
             known = self._known_versions(record["name"])
+            run_ids = self._present(record["values"].values())
             for alias, key in record["values"].items():
-                number = known[self._found(key).info.run_id]
-                self._client.set_registered_model_alias(record["name"], alias, number)
+                if key in run_ids:
+                    number = known[run_ids[key]]
+                    self._client.set_registered_model_alias(record["name"], alias, number)
 
     def _note(self, record: Record) -> None:
         """Describe the run, and with it the experiment: runs and experiments name it alike."""
@@ -286,12 +308,19 @@ def finished_training(config: Config, data_hash: str) -> str | None:
     """
     experiment_id = store.connect(config.data.name)
     key = provenance.training_key(config, data_hash)
-    found = mlflow.MlflowClient().search_runs(
-        [experiment_id],
-        f"attributes.status = 'FINISHED' and tags.`{provenance.TRAINING_KEY}` = '{key}'",
-        max_results=1,
-    )
+    try:
+        found = mlflow.MlflowClient().search_runs(
+            [experiment_id],
+            f"attributes.status = 'FINISHED' and tags.`{provenance.TRAINING_KEY}` = '{key}'",
+            max_results=1,
+        )
+    except (MlflowException, SQLAlchemyError) as error:
+        raise store.UnreachableError(f"the tracking store can't be used: {error}") from error
     return str(found[0].info.run_id) if found else None
+
+
+def _is_plain_metrics(record: Record) -> bool:
+    return record["type"] == "metrics" and not record["of_model"]
 
 
 def system_monitors() -> list[Any]:

@@ -95,7 +95,7 @@ def train(config: Config) -> Training:
 
     from image_classification import runs  # MLflow, and then TensorFlow, take seconds to import
 
-    with checkpoint.claimed(checkpoints):
+    with checkpoint.claimed(checkpoints, wait=by_dvc):
         with runs.training_run(config, data_hash, checkpoints) as run:
             with run.sampled():
                 model, history = fit(config, split, run, checkpoints)
@@ -105,10 +105,9 @@ def train(config: Config) -> Training:
                 sha256 = _write(training, config, split, folder)
                 last = _last_records(training, config, len(split.train.labels), sha256, run)
                 records.write(folder, [*run.records, *last])
-            run.complete(last, output, model)
-        if by_dvc:  # which, killed before it has taken up the outputs, removes them and asks again
             checkpoint.finish(checkpoints)
-        else:
+            run.complete(last, output, model)
+        if not by_dvc:  # which, killed before it has taken up the outputs, asks for them again
             checkpoint.discard(checkpoints)
     return training
 
@@ -190,7 +189,7 @@ def _write(training: Training, config: Config, split: Split, folder: Path) -> st
 def _last_records(
     training: Training, config: Config, examples: int, sha256: str, run: "LiveRun"
 ) -> list[Record]:
-    """What is told of a training that is done; the same again after a kill in between."""
+    """What is told of a training that is done."""
     epochs = [record for record in run.records if "epoch_seconds" in record.get("values", ())]
     return [
         {"type": "metrics", **records.metrics(training.summary(), 0, epochs[-1]["time"])},
