@@ -203,9 +203,9 @@ def test_ctrl_c_is_no_traceback(project: Project) -> None:
 
 
 def test_a_split_killed_halfway_leaves_nothing_under_its_name(project: Project) -> None:
-    write = '            (fresh / "origin.json").write_text'
+    write = '        (fresh / "origin.json").write_text'
     file = "src/image_classification/dataset.py"
-    project.edit(file, write, f"            __import__('time').sleep(600)\n{write}")
+    project.edit(file, write, f"        __import__('time').sleep(600)\n{write}")
     dvc = start(project.root, *DVC, "repro", "split")
     folder = project.root / paths.SPLIT
     wait_until((folder / ".part/test_labels.npy").is_file)
@@ -306,7 +306,7 @@ def test_two_makes_in_a_fresh_clone_install_once(tmp_path: Path) -> None:
         root / "python",
         '[ "$1" = -c ] && exit 0\n'
         "echo venv >>log; mkdir -p .venv/bin; sleep 1\n"
-        "for name in pip uv dvc; do\n"
+        "for name in pip uv dvc image-classification; do\n"
         '  printf "#!/bin/bash\\necho $name \\$1 >>log\\n" >.venv/bin/$name\n'
         "  chmod +x .venv/bin/$name\n"
         "done",
