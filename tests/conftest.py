@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, sync_playwright
 
 from image_classification import config as configuration
+from image_classification import store
 from image_classification.config import Config
 from image_classification.dataset import Examples
 
@@ -245,6 +246,14 @@ def browser() -> Iterator[Browser]:
         pytest.skip("no Chromium here, and none could be installed: apt-get install chromium")
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh mlflow.db, to be copied: to make one takes seconds."""
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store._initialise(database)
+    return database
 
 
 @pytest.fixture

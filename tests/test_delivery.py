@@ -1,5 +1,6 @@
 """How records reach MLflow, whatever state it, the disk or the outbox is in."""
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -13,9 +14,10 @@ from image_classification.records import Record
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project; its store is made when it is first told something."""
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
+    """A project that has nothing but a store."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path)
     monkeypatch.delenv("DVC_STAGE", raising=False)
     return tmp_path
 
@@ -30,7 +32,7 @@ def told_by(folder: Path, *more: Record, name: str = "it") -> Path:
 
 
 def found() -> list[Run]:
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, run_view_type=ViewType.ALL))
 
@@ -85,6 +87,7 @@ def test_a_store_that_cannot_be_one_costs_a_line_and_no_time(
     if kind == "garbage":
         (project / "mlflow.db").write_text("no database at all, and long enough to be one" * 9)
     elif kind == "folder":
+        (project / "mlflow.db").unlink()
         (project / "mlflow.db").mkdir()
     else:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", kind)
@@ -152,7 +155,7 @@ def test_a_training_with_its_results_is_not_killed_by_sync(project: Path) -> Non
     assert sync.sync() == 0
 
     assert (project / "checkpoints/key/finished").exists()  # DVC may ask for them again
-    assert not (project / "mlflow.db").exists()
+    assert found() == []
 
 
 def test_a_run_that_had_no_time_to_tell_anything_holds_up_nothing(project: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from conftest import Project, TrackingServer
 from mlflow.entities import Run
 
-EPOCHS = 240
+EPOCHS = 200
 
 
 class Line:
