@@ -234,3 +234,15 @@ def test_two_processes_that_tell_the_same_make_one_run(project: Path) -> None:
     assert [process.communicate()[0].strip() for process in started] == ["0"] * 3
     store.connect("mine")
     assert len(found()) == 1
+
+
+def test_sync_copies_nothing_that_stays_where_it_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told_by(project / "models/it")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+    assert sync.sync() == delivery.UNDELIVERED
+
+    assert "does not answer: the records of 1 folder(s) wait, to be" in capsys.readouterr().err
+    assert waiting(project) == []

@@ -168,7 +168,7 @@ def test_outages_on_the_way_lose_nothing_and_tell_nothing_twice(
 
     assert training.returncode == 75
     assert f"epoch {EPOCHS} of {EPOCHS}" in said
-    assert "the records of 1 folder(s) wait in outbox/" in errors
+    assert "the records of 1 folder(s) wait in outbox/, to be told" in errors
     assert "Traceback" not in errors
     assert errors.count("the training goes on, and its records wait on disk") >= 2
     assert (project.root / "outputs/it/model.keras").exists()

@@ -103,10 +103,14 @@ class Courier:
         return True
 
 
-def publish(*folders: Path) -> int:
-    """Tell MLflow the records of folders, after those that wait; what it refuses waits as well.
+def publish(*folders: Path, keep: bool = True) -> int:
+    """Tell MLflow the records of folders, after those that wait in the outbox.
 
-    It is asked, and not told again, what it has been told. What waits lies in the outbox, a copy.
+    It is asked, and not told again, what it has been told.
+
+    Args:
+        folders: with records.
+        keep: whether what it refuses is copied into the outbox, since it may be made anew.
 
     Returns:
         The exit code: UNDELIVERED while there is something left, else 0; 0 under DVC, which would
@@ -114,7 +118,7 @@ def publish(*folders: Path) -> int:
     """
     from image_classification import store, tracking
 
-    hindrance, reachable = "", True
+    hindrance, reachable, left = "", True, 0
     with _no_other_process():
         for folder in [*_waiting(), *folders]:
             try:
@@ -122,18 +126,23 @@ def publish(*folders: Path) -> int:
                     tracking.Delivery(folder).tell_all()
                     _take_out(folder)
                     continue
+            except store.UnreachableError as error:
+                hindrance, reachable = _cause(error), False
             except Exception as error:  # whatever it is, it may not be so later
-                hindrance = hindrance or f"{folder.name}: {_cause(error)}"
-                reachable = not isinstance(error, store.UnreachableError)
-            _keep(folder)
-        left = len(_waiting())
-    if hindrance:
+                hindrance = hindrance or f"{folder}: {_cause(error)}"
+            left += 1
+            if keep:
+                _keep(folder)
+        if left and keep:  # a folder and its copy are one
+            left = max(1, len(_waiting()))
+    if left:
+        place = f" in {paths.OUTBOX}/" if keep else ""
         print(
-            f"MLflow: {hindrance}: the records of {left} folder(s) wait in {paths.OUTBOX}/, to be "
-            "delivered by the next stage or by `image-classification sync`, or to be removed",
+            f"MLflow: {hindrance}: the records of {left} folder(s) wait{place}, to be told by the "
+            "next stage or by `image-classification sync`",
             file=sys.stderr,
         )
-    return UNDELIVERED if hindrance and "DVC_STAGE" not in os.environ else 0
+    return UNDELIVERED if left and "DVC_STAGE" not in os.environ else 0
 
 
 def _cause(error: Exception) -> str:

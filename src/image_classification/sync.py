@@ -27,7 +27,7 @@ def main() -> None:
 def sync() -> int:
     """Tell MLflow all that the folders of the project hold; the exit code of delivery.publish."""
     folders = [*_unfinished(), *paths.recorded_folders()]
-    code = delivery.publish(*folders)
+    code = delivery.publish(*folders, keep=False)
     if code == 0:
         print(f"MLflow holds all that {len(folders)} folders tell")
     return code
