@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import Project
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # they need a project in which everything has run
 
-
+@pytest.mark.slow
 def test_every_measurement_ends_with_a_figure(trained: Project, tmp_path: Path) -> None:
     results = tmp_path / "results.md"
     trained.must(

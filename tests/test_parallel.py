@@ -1,4 +1,4 @@
-"""Trainings at once into one SQLite file, which is not there when they start."""
+"""Eight trainings at once into one SQLite file, which is not there when they start."""
 
 import subprocess
 import sys
@@ -7,11 +7,12 @@ import mlflow
 import pytest
 from conftest import Project
 
+TRAININGS = 8
 EPOCHS = 30
 
 
-@pytest.mark.parametrize("trainings", [3, pytest.param(8, marks=pytest.mark.torture)])
-def test_trainings_at_once_lose_nothing(project: Project, trainings: int) -> None:
+@pytest.mark.slow
+def test_eight_trainings_at_once_lose_nothing(project: Project) -> None:
     project.must("dvc", "repro", "split")
     assert not (project.root / "mlflow.db").exists()
     started = [
@@ -26,16 +27,16 @@ def test_trainings_at_once_lose_nothing(project: Project, trainings: int) -> Non
             stderr=subprocess.PIPE,
             text=True,
         )
-        for seed in range(trainings)
+        for seed in range(TRAININGS)
     ]
     said = [process.communicate(timeout=300)[1] for process in started]
 
-    assert [process.returncode for process in started] == [0] * trainings
+    assert [process.returncode for process in started] == [0] * TRAININGS
     assert not any("locked" in errors or "MLflow" in errors for errors in said), said
     client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
     (experiment,) = (found for found in client.search_experiments() if found.name == "tiny")
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.data.tags["seed"] for run in runs) == [str(i) for i in range(trainings)]
+    assert sorted(run.data.tags["seed"] for run in runs) == [str(i) for i in range(TRAININGS)]
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
         for metric in ("loss", "val_accuracy", "learning_rate"):
@@ -43,4 +44,4 @@ def test_trainings_at_once_lose_nothing(project: Project, trainings: int) -> Non
             assert [entry.step for entry in history] == list(range(EPOCHS))
         assert len(run.data.params) > 20
     models = client.search_logged_models([experiment.experiment_id])
-    assert len({model.source_run_id for model in models}) == trainings
+    assert len({model.source_run_id for model in models}) == TRAININGS
