@@ -35,7 +35,7 @@ def clocked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def main() -> None:
     """Train the model named on the command line, for an epoch, in a folder named there too."""
-    gc.set_threshold(100_000)  # as config.entry_point does
+    gc.set_threshold(100_000)  # as command.entry_point does
     with clock("import Hydra"):
         from image_classification import config, dataset, train
     with clock("configuration"):

@@ -46,7 +46,7 @@ from image_classification import (
 from image_classification.checkpoint import State
 from image_classification.config import Config, DataConfig
 from image_classification.dataset import Examples
-from image_classification.errors import UserError
+from image_classification.errors import UserError, explain
 
 EVERY_DAY, LONG = 20, 1000
 EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", EVERY_DAY))
@@ -111,7 +111,7 @@ def answer(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:
-        line = config.explain(error)
+        line = explain(error)
         if line is None:
             raise
         assert line

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from image_classification import dataset, files, leaderboard, paths, provenance, readers, records
-from image_classification.config import FAMILY, Config, entry_point, flatten
+from image_classification.command import entry_point
+from image_classification.config import FAMILY, Config, flatten
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
 from image_classification.leaderboard import Entry

@@ -1,37 +1,20 @@
-"""The typed configuration, and how the command line and params.yaml become one.
+"""The typed configuration, and how conf/, the command line and params.yaml become one."""
 
-Each stage's `main` is an `entry_point`: it composes conf/, params.yaml and the command line with
-Hydra, checks the result, and turns what a user can get wrong into one line on stderr.
-"""
-
-import atexit
-import ctypes
-import functools
-import gc
 import json
 import math
-import os
 import re
-import signal
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from image_classification import paths, readers
-from image_classification.errors import UserError
+from image_classification.errors import UserError, explain, refused
 
 GROUPS = ("data", "recipe", "model")  # the folders of conf/
 FAMILY = r"[\w -]+"  # a model's, part of the name of a picture
@@ -39,7 +22,6 @@ ROLES = ("train_images", "train_labels", "test_images", "test_labels")
 MOST = 2**31 - 1  # of what is counted: epochs, images of a batch, ...
 MEND = "mend it, as README.md has its knobs"
 SWEEP_RUN = "IMAGE_CLASSIFICATION_SWEEP_RUN"  # environment: the run that a sweep's runs stand under
-PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the death of the parent process shall send
 
 
 @dataclass
@@ -199,7 +181,7 @@ def compose(*overrides: str) -> Config:
         except Exception as error:
             if explain(error) is not None:
                 raise
-            raise _refused(arguments, error) from error
+            raise refused(arguments, error) from error
     HydraConfig.instance().set_config(composed)  # conf/config.yaml takes the groups' names from it
     with open_dict(composed):
         del composed["hydra"]
@@ -256,96 +238,3 @@ def _word(value: object) -> str:
     if isinstance(value, str):
         return QuotedString(value, Quote.double).with_quotes()
     return json.dumps(value)
-
-
-def entry_point(task: Callable[[Config], int | None]) -> Callable[[], None]:
-    """Make a stage's `main` a command: compose, check, run; or one line and exit code 1.
-
-    What `main` returns is the exit code; of the jobs of a sweep, the highest.
-    """
-    codes, started = [0], False
-
-    def job(composed: DictConfig) -> None:
-        nonlocal started
-        started = True
-        with one_line_errors():  # within Hydra, which would add a line of its own
-            codes.append(task(typed(composed)) or 0)
-
-    @functools.wraps(task)
-    def main() -> None:
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
-        signal.signal(signal.SIGTERM, _terminate)
-        _end_with_dvc()
-        gc.set_threshold(100_000)  # at 700 the collector takes a fifth of TensorFlow's import
-        atexit.register(gc.freeze)  # and goes through everything once more when Python ends
-        with one_line_errors():
-            os.chdir(paths.project_root())
-            params = readers.read_mapping(paths.PARAMS, MEND)
-            stage = Path(task.__code__.co_filename).stem
-            sys.argv[1:] = with_params(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
-            conf = str(paths.CONF.resolve())
-            try:
-                hydra.main(version_base="1.3", config_path=conf, config_name="config")(job)()
-            except Exception as error:
-                if started or explain(error) is not None:
-                    raise
-                raise _refused(sys.argv[1:], error) from error
-        sys.exit(max(codes))
-
-    return main
-
-
-def _end_with_dvc() -> None:
-    """Have Linux end this process when DVC dies, which could not take up what it would make."""
-    if "DVC_STAGE" in os.environ and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _refused(words: list[str], error: Exception) -> UserError:
-    """What to say where Hydra lets Python's own errors through, as it does for odd values."""
-    return UserError(f"{' '.join(words)[:500]}: {str(error)[:200] or type(error).__name__}")
-
-
-def _terminate(signal_number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what follows
-    sys.exit(128 + signal_number)  # unwinds like Ctrl-C, so that the run is closed as KILLED
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn what a user can mend into one line on stderr and exit code 1."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except Exception as error:
-        line = explain(error)
-        if line is None:
-            raise
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(1)
-
-
-def explain(error: BaseException) -> str | None:
-    """One line for what a user can mend, None for what is a fault of this project."""
-    if isinstance(error, UserError):
-        return " ".join(str(error).split())
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _explain_hydra(error)
-    if isinstance(error, yaml.YAMLError):
-        return "not valid YAML: " + " ".join(str(error).split())
-    if isinstance(error, OSError):
-        return f"{error.filename or Path.cwd()}: {error.strerror or error}"
-    if type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
-        return "MLflow: " + str(error).partition("\n")[0]
-    return None
-
-
-def _explain_hydra(error: Exception) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = getattr(cause, "full_key", None)
-    text = " ".join(re.split(r"\n    full_key:|\nConfig search path:", str(cause))[0].split())
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
-        known = ", ".join(sorted(str(name) for name in cause.parent_node))
-        return f"unknown key {key}; known here: {known}"
-    return f"{key}: {text}" if key else text

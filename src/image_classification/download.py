@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urljoin, urlsplit
 
 from image_classification import paths
-from image_classification.config import Config, FileConfig, entry_point
+from image_classification.command import entry_point
+from image_classification.config import Config, FileConfig
 from image_classification.errors import UserError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_classification import dataset, files, paths, readers, records
-from image_classification.config import Config, entry_point
+from image_classification.command import entry_point
+from image_classification.config import Config
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
 

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from image_classification import checkpoint, paths, provenance, records
+from image_classification.command import is_interrupted
 from image_classification.config import SWEEP_RUN, Config, defining, flatten
 from image_classification.delivery import Courier
 from image_classification.errors import UserError
@@ -158,7 +159,7 @@ def training_run(config: Config, data_hash: str, folder: Path) -> Iterator[LiveR
             run.tell("params", values=dict(flatten(defining(config))))
         yield run
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        interrupted = is_interrupted() or isinstance(error, KeyboardInterrupt | SystemExit)
         told = run.end("KILLED" if interrupted else "FAILED")
         if told and not interrupted and not checkpoint.has_state(folder):
             checkpoint.discard(folder)  # there is nothing to take up

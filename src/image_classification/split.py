@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 
 from image_classification import dataset, paths
-from image_classification.config import Config, DataConfig, entry_point
+from image_classification.command import entry_point
+from image_classification.config import Config, DataConfig
 from image_classification.dataset import Examples
 from image_classification.errors import UserError
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from image_classification.config import SWEEP_RUN, one_line_errors
+from image_classification.command import one_line_errors
+from image_classification.config import SWEEP_RUN
 
 if TYPE_CHECKING:
     from image_classification.runs import LiveRun

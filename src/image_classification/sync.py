@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from image_classification import checkpoint, delivery, paths, records
-from image_classification.config import one_line_errors
+from image_classification.command import one_line_errors
 from image_classification.errors import UserError
 
 

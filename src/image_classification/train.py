@@ -16,7 +16,8 @@ import numpy as np
 import yaml
 
 from image_classification import checkpoint, dataset, files, paths, provenance, records
-from image_classification.config import SWEEP_RUN, Config, defining, entry_point
+from image_classification.command import end_if_interrupted, entry_point
+from image_classification.config import SWEEP_RUN, Config, defining
 from image_classification.dataset import Split
 from image_classification.errors import UserError
 from image_classification.records import Record
@@ -141,6 +142,7 @@ def fit(
         run.tell_epochs(state.rows)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in list(state.rows[-1].items())[1:])
         print(f"epoch {len(state.rows)} of {config.recipe.epochs}: {shown}", flush=True)
+        end_if_interrupted()
 
     rows = recipes.fit(
         model,
