@@ -5,6 +5,7 @@ What is told are the `records` that runs have on disk; to tell one again changes
 
 import contextlib
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -157,8 +158,8 @@ class Delivery:
             name=record["name"],
             digest=record["hash"],
             source_type="local",
-            source=f'{{"uri": "{record["source"]}"}}',
-            profile=str(profile).replace("'", '"'),
+            source=json.dumps({"uri": record["source"]}),
+            profile=json.dumps(profile),
         )
         inputs = [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])]
         with store.alone():  # MLflow fails where two make the same data set known at once
@@ -221,12 +222,8 @@ class Delivery:
             )
 
     def _models(self, run_id: str) -> list[Any]:
-        # All of them: one to be deleted does not hide behind others.
-        return list(
-            self._client.search_logged_models(
-                [self._experiment_id], f"source_run_id = '{run_id}'", max_results=50
-            )
-        )
+        of_run = f"source_run_id = '{run_id}'"
+        return list(self._client.search_logged_models([self._experiment_id], of_run))
 
     def _model_id(self, run_id: str) -> str:
         for model in self._models(run_id):
@@ -278,8 +275,8 @@ class Delivery:
             known = self._known_versions(record["name"])
             run_ids = self._present(record["values"].values())
             for alias, key in record["values"].items():
-                if key in run_ids:
-                    number = known[run_ids[key]]
+                number = known.get(run_ids.get(key, ""))
+                if number:  # else somebody has deleted the run or the version
                     self._client.set_registered_model_alias(record["name"], alias, number)
 
     def _note(self, record: Record) -> None:
