@@ -216,8 +216,8 @@ def tracking(effort: Effort) -> list[str]:
         "",
         "A train stage without its `fit` over `import tensorflow`: "
         f"**{over(outside, alone):.2f}**. `fit` with MLflow over `fit` without: "
-        f"**{over(tracked, plain):.3f}**; {100 * Measured(calls).median:.2f} % of it keeps and tells "
-        "the epochs.",
+        f"**{over(tracked, plain):.3f}**; {100 * Measured(calls).median:.2f} % of it goes into "
+        "keeping and telling the epochs.",
         "",
         "| part of a train stage outside `fit` | seconds |",
         "|---|--:|",
