@@ -45,7 +45,7 @@ install:
 	@touch $(INSTALLED)
 
 repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, compare
-	@# A full disk leaves DVC's list of who works on what cut short, and DVC then refuses to start.
+	@# DVC refuses to start while its list of who works on what is cut short, as by a full disk.
 	@if [ -e .dvc/tmp/rwlock ]; then flock .dvc/tmp/rwlock.lock sh -c \
 		'python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock'; fi
 	@$(ALONE); echo dvc repro; exec dvc repro
@@ -63,7 +63,7 @@ ui: $(INSTALLED)  ## look at the runs and the registered models in MLflow (HOST=
 test: $(INSTALLED)  ## run the tests (no network needed)
 	pytest --numprocesses 2 --dist loadgroup
 
-torture: $(INSTALLED)  ## kill the pipeline and its server again and again, fuzz every reader (an hour)
+torture: $(INSTALLED)  ## kill the pipeline and its server again and again, fuzz every reader (half an hour)
 	pytest -m torture --capture=no
 	HOSTILE_EXAMPLES=1000 pytest --capture=no tests/test_hostile.py
 
