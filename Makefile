@@ -45,7 +45,7 @@ install:
 	@touch $(INSTALLED)
 
 repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, compare
-	@# DVC refuses to start while its list of who works on what is cut short, as by a full disk.
+	@# DVC refuses to start while its list of who works on what is cut short, as a kill can leave it.
 	@if [ -e .dvc/tmp/rwlock ]; then flock .dvc/tmp/rwlock.lock sh -c \
 		'python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock'; fi
 	@$(ALONE); echo dvc repro; exec dvc repro

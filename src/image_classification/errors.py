@@ -33,7 +33,7 @@ def _explain_hydra(error: Exception) -> str:
     text = " ".join(re.split(r"\n    full_key:|\nConfig search path:", str(cause))[0].split())
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
         known = ", ".join(sorted(str(name) for name in cause.parent_node))
-        return f"unknown key {key}; known here: {known}"
+        return f"unknown key {' '.join(str(key).split())}; known here: {known}"
     return f"{key}: {text}" if key else text
 
 
