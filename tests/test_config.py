@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 from conftest import ROOT, Compose
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from image_classification.config import with_params
-from image_classification.errors import UserError
+from image_classification.config import typed, with_params
+from image_classification.errors import UserError, explain
 
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
 
@@ -95,3 +96,13 @@ def test_a_layer_can_be_changed_from_the_command_line(compose: Compose) -> None:
     config = compose("model=cnn", "model.layers.hidden.units=64")
 
     assert config.model.layers["hidden"]["units"] == 64
+
+
+def test_a_key_with_a_line_break_is_named_in_one_line() -> None:
+    with pytest.raises(ConfigKeyError) as raised:
+        typed(OmegaConf.create({"model": {"a\nb": 1}}))
+
+    line = explain(raised.value)
+    assert line is not None
+    assert line.startswith("unknown key model.a b; known here: dropout,")
+    assert len(line.splitlines()) == 1

@@ -321,7 +321,7 @@ def test_two_makes_in_a_fresh_clone_install_once(tmp_path: Path) -> None:
     assert log.count("dvc repro") == 2
 
 
-def test_make_repro_mends_a_list_of_dvcs_that_a_full_disk_cut_short(
+def test_make_repro_mends_a_list_of_dvcs_that_was_cut_short(
     project: Project,
 ) -> None:
     project.must(*DVC, "repro", "download")
