@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -25,6 +26,7 @@ from test_outage import assert_all_is_there_once, start, wait_for
 
 pytestmark = pytest.mark.torture
 
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 KILLS = int(os.environ.get("TORTURE_KILLS", "50"))
 RESTARTS = int(os.environ.get("TORTURE_RESTARTS", "20"))
 SAME = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
@@ -141,12 +143,21 @@ def wait_until_gone(group: int) -> None:
 
 
 def members(group: int) -> list[int]:
+    """The processes of a group that live; the dead are taken leave of, as a system's init does."""
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
+            if os.getpgid(process.pid) == group:
                 found.append(process.pid)
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    os.waitpid(process.pid, os.WNOHANG)
     return found
+
+
+@pytest.fixture(autouse=True)
+def as_init() -> None:
+    """What a killed process leaves behind becomes a child of this process; Linux only."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def place_of(said: str) -> str:
