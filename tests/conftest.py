@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, sync_playwright
 
 from image_classification import config as configuration
-from image_classification import store
+from image_classification import dataset, paths, store
 from image_classification.config import Config
 from image_classification.dataset import Examples
 
@@ -226,6 +226,27 @@ class TrackingServer:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A folder with a tracking store, for the tests of a module."""
+    folder = tmp_path_factory.mktemp("workspace")
+    shutil.copy(empty_store, folder)
+    return folder
+
+
+@pytest.fixture
+def workspace(shared_folder: Path, monkeypatch: pytest.MonkeyPatch, compose: Compose) -> Path:
+    """The tiny data set, split, where the stages look for it."""
+    monkeypatch.chdir(shared_folder)
+    parts = {
+        "train": tiny_examples(500, 1),
+        "validation": tiny_examples(100, 2),
+        "test": tiny_examples(200, 3),
+    }
+    dataset.save_split(paths.SPLIT, parts, dataset.origin(compose().data))
+    return shared_folder
 
 
 def chromium() -> str | None:

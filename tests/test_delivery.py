@@ -236,6 +236,37 @@ def test_two_processes_that_tell_the_same_make_one_run(project: Path) -> None:
     assert len(found()) == 1
 
 
+def test_versions_that_are_registered_at_once_do_not_clash(project: Path) -> None:
+    keys = []
+    for name in ("a", "b", "c"):
+        training = told_by(project / "models" / name, name=name)
+        assert delivery.publish(training) == 0
+        keys.append(records.read(training / "records.jsonl")[0]["key"])
+    client = mlflow.MlflowClient()
+    for run in found():
+        experiment, run_id = run.info.experiment_id, run.info.run_id
+        model = client.create_logged_model(experiment, "it", source_run_id=run_id)
+        client.finalize_logged_model(model.model_id, "READY")
+    code = "import sys; from pathlib import Path; from image_classification import delivery; \
+        sys.exit(delivery.publish(Path(sys.argv[1])))"
+    started = []
+    for key in keys:
+        compared = told_by(
+            project / key,
+            {"type": "versions", "name": "mine", "description": "", "cards": {key: f"card {key}"}},
+            {"type": "aliases", "name": "mine", "values": {f"alias-{key}": key, "champion": key}},
+        )
+        started.append(subprocess.Popen(["python", "-c", code, compared]))
+
+    assert [process.wait() for process in started] == [0, 0, 0]
+    versions = client.search_model_versions("name = 'mine'")
+    assert sorted(int(version.version) for version in versions) == [1, 2, 3]
+    for key in keys:
+        version = client.get_model_version_by_alias("mine", f"alias-{key}")
+        assert version.description == f"card {key}"
+    assert client.get_model_version_by_alias("mine", "champion").run_id
+
+
 def test_sync_copies_nothing_that_stays_where_it_is(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

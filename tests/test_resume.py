@@ -13,10 +13,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Compose, Project, tiny_examples
+from conftest import Compose, Project
 from mlflow.entities import Run
 
-from image_classification import checkpoint, dataset, paths, records
+from image_classification import checkpoint, records
 from image_classification.train import Training, train
 
 EPOCHS = 6
@@ -98,25 +98,6 @@ def test_a_training_killed_twice_is_as_if_it_had_not_been(project: Project) -> N
     for name in ("loss", "val_loss", "val_accuracy", "accuracy", "learning_rate"):
         assert found[0].data.metrics[name] == found[1].data.metrics[name]
     assert list((project.root / "checkpoints").iterdir()) == []
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the tracking store is made once."""
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture
-def workspace(store: Path, monkeypatch: pytest.MonkeyPatch, compose: Compose) -> Path:
-    """The tiny data set, split, where the stages look for it."""
-    monkeypatch.chdir(store)
-    parts = {
-        "train": tiny_examples(200, 1),
-        "validation": tiny_examples(50, 2),
-        "test": tiny_examples(50, 3),
-    }
-    dataset.save_split(paths.SPLIT, parts, dataset.origin(compose().data))
-    return store
 
 
 class Killed(KeyboardInterrupt):

@@ -7,32 +7,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Compose, tiny_examples
+from conftest import Compose
 
 from image_classification import dataset, paths
 from image_classification.config import Config
 from image_classification.errors import UserError
 from image_classification.evaluate import evaluate
 from image_classification.train import train
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the tracking store is made once."""
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture
-def workspace(store: Path, monkeypatch: pytest.MonkeyPatch, compose: Compose) -> Path:
-    """The tiny data set, split, where the stages look for it."""
-    monkeypatch.chdir(store)
-    parts = {
-        "train": tiny_examples(500, 1),
-        "validation": tiny_examples(100, 2),
-        "test": tiny_examples(200, 3),
-    }
-    dataset.save_split(paths.SPLIT, parts, dataset.origin(compose().data))
-    return store
 
 
 def tiny(compose: Compose, *overrides: str) -> Config:

@@ -196,8 +196,8 @@ def _answer(url: str, certificates: str | None) -> "requests.Response":
     import requests
 
     session = requests.Session()
-    # Even `allow_redirects=False` reads them.
-    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
+    # Even `allow_redirects=False` reads them, so that it must not see them.
+    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # meant
     for _ in range(REDIRECTIONS + 1):
         answer = session.get(
             url,
