@@ -1,8 +1,12 @@
 """A training's state on disk: whole, its own, and held by one process."""
 
+import itertools
 import multiprocessing
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -58,23 +62,21 @@ def test_a_kill_at_any_moment_of_keeping_leaves_the_state_before_or_the_new_one(
     """The process dies before the n-th call that changes the disk for good."""
 
     def keep_and_die() -> None:
-        calls = 0
+        calls = itertools.count(1)
 
-        def counted(function):  # type: ignore[no-untyped-def]  # of any kind
-            def dying(*arguments, **options):  # type: ignore[no-untyped-def]
-                nonlocal calls
-                calls += 1
-                if calls == call:
+        def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*arguments: Any, **options: Any) -> Any:
+                if next(calls) == call:
                     os._exit(9)
                 return function(*arguments, **options)
 
-            return dying
+            return counted
 
-        checkpoint.np.savez = counted(checkpoint.np.savez)  # type: ignore[attr-defined]
-        Path.write_text = counted(Path.write_text)  # type: ignore[method-assign]
-        checkpoint.to_disk = counted(checkpoint.to_disk)  # type: ignore[attr-defined]
-        Path.rename = counted(Path.rename)  # type: ignore[method-assign]
-        checkpoint.shutil.rmtree = counted(checkpoint.shutil.rmtree)  # type: ignore[attr-defined]
+        for target, name in (
+            *((np, "savez"), (checkpoint, "to_disk"), (shutil, "rmtree")),
+            *((Path, "write_text"), (Path, "rename")),
+        ):
+            setattr(target, name, dying(getattr(target, name)))
         checkpoint.save(tmp_path, state(2), STAMP)
         os._exit(0)
 
