@@ -64,6 +64,8 @@ def test_a_run_says_where_it_comes_from(trained: Project) -> None:
     tags = run.data.tags
     assert tags["dvc.data"] == lock["stages"]["split"]["outs"][0]["md5"]
     assert (tags["git.commit"], tags["git.dirty"]) == (first, "false")
+    assert tags["mlflow.source.name"].endswith("train.py")
+    assert tags["mlflow.user"]
     assert [tags[key] for key in ("dataset", "model", "recipe", "seed")] == [
         "tiny",
         "cnn",

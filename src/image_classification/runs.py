@@ -31,7 +31,7 @@ def opening(experiment: str, name: str, tags: Mapping[str, str]) -> dict[str, An
         "experiment": experiment,
         "name": name,
         "start": records.now(),
-        "tags": {**tags, **store.process_tags()},
+        "tags": {**store.context_tags(), **tags, **store.process_tags()},
         "parent": json.loads(parent) if parent else None,
         "mlflow_run": os.environ.get("MLFLOW_RUN_ID"),
     }

@@ -24,6 +24,7 @@ import mlflow
 import mlflow.store.db.utils
 import psutil
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
 from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification import paths
@@ -140,6 +141,11 @@ def _lives(pid: int, started: str) -> bool:
         return bool(abs(process.create_time() - float(started)) < 60)
     except psutil.NoSuchProcess:
         return False
+
+
+def context_tags() -> dict[str, str]:
+    """Who has started what, as MLflow's pages show it."""
+    return dict(resolve_tags())
 
 
 def process_tags() -> dict[str, str]:

@@ -204,9 +204,13 @@ class Delivery:
             Schema([TensorSpec(np.dtype("uint8"), (-1, *record["image_shape"]))]),
             Schema([TensorSpec(np.dtype("float32"), (-1, record["classes"]))]),
         )
-        params = self._client.get_run(self._run_id).data.params
+        run = self._client.get_run(self._run_id).data
         logged = self._client.create_logged_model(
-            self._experiment_id, record["name"], source_run_id=self._run_id, params=params
+            self._experiment_id,
+            record["name"],
+            source_run_id=self._run_id,
+            params=run.params,
+            tags={key: value for key, value in run.tags.items() if key in store.context_tags()},
         )
         with contextlib.redirect_stdout(io.StringIO()):  # Keras' progress bar for the examples
             Model.log(
