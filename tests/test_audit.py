@@ -59,7 +59,7 @@ def test_a_vulnerability_fails_until_it_is_accepted_with_a_reason(
     assert done.returncode != 0
     assert "Found 1 known vulnerability in 1 package" in done.stderr
     assert "CVE-2026-1" in done.stdout
-    assert {"tensorflow", "mlflow", "dvc"} <= set(database.asked)  # type: ignore[attr-defined]  # ours
+    assert {"tensorflow", "mlflow", "dvc"} <= set(database.asked)  # type: ignore[attr-defined]  # set by the fixture
 
     with (root.root / "docs/accepted-vulnerabilities.txt").open("a") as file:
         file.write("CVE-2026-1 no name of another host is ever read\n")

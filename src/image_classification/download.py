@@ -197,7 +197,7 @@ def _answer(url: str, certificates: str | None) -> "requests.Response":
 
     session = requests.Session()
     # Even `allow_redirects=False` reads them, so that it must not see them.
-    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # meant
+    session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]  # of this one session
     for _ in range(REDIRECTIONS + 1):
         answer = session.get(
             url,
