@@ -7,14 +7,15 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 5000
 INSTALLED := $(VENV)/.installed
-# Two calls at once would both make .venv/ and run the same stages. The lock ends with its process.
+# Two calls at once would make the same .venv/ and run the same stages. The lock ends with its process.
 ALONE = exec 9<Makefile; flock --nonblock 9 || { \
-	echo "another make is at work here: waiting for it to end (Ctrl-C leaves it alone)" >&2; flock 9; }
+	echo "another make is at work here: waiting for it to end (Ctrl-C stops waiting)" >&2; flock 9; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install repro ui test torture test-real lint audit bench bench-quick lock clean
+.PHONY: help setup install repro publish ui test test-docs test-real torture mutants coverage lint audit bench \
+	bench-quick lock clean
 
-help:  ## list what can be made
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(INSTALLED)  ## install the locked packages and this project into .venv/
@@ -26,14 +27,14 @@ $(INSTALLED): requirements.lock pyproject.toml
 install:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 		|| { echo "error: TensorFlow needs Python 3.11 to 3.13: make $(GOAL) PYTHON=python3.13" >&2; exit 1; }
-	@# Debian keeps a part of venv in a package of its own, which root can have at once.
+	@# Debian keeps a part of venv in a package of its own, which root can install at once.
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV) \
 		|| { [ "$$(id -u)" = 0 ] && apt-get update && apt-get install --yes python3-venv \
 			&& $(PYTHON) -m venv --clear $(VENV); } \
 		|| { echo "error: cannot make $(VENV)/; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@awk '/^uv==/ {found = 1} found; found && !/\\$$/ {exit}' requirements.lock >$(VENV)/uv.lock
 	pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.lock
-	@# uv does not read pip's settings: hand it the package index and the certificates of pip.
+	@# uv does not read pip's configuration: pass on its package index and certificates.
 	setting() { pip config get "global.$$1" 2>/dev/null; }; \
 	index="$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(setting index-url)}}"; \
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
@@ -45,15 +46,21 @@ install:
 	@touch $(INSTALLED)
 
 repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, compare
-	@# DVC refuses to start while its list of who works on what is cut short, as a kill can leave it.
+	@# DVC refuses to start while its list of locks is cut short, as a kill can leave it.
 	@if [ -e .dvc/tmp/rwlock ]; then flock .dvc/tmp/rwlock.lock sh -c \
 		'python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock'; fi
 	@$(ALONE); echo dvc repro; exec dvc repro
 	@cat reports/leaderboard.md
-	@printf '\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nFigures      reports/figures/ (comparison), models/ and evaluations/ (one folder a training)\nRuns         make ui   (MLflow at http://$(HOST):$(PORT))\n'
+	@printf '\nReport       reports/index.html\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nEach run     models/ and evaluations/, one folder a run\nMLflow       make ui   (http://$(HOST):$(PORT))\n'
 	@image-classification sync
 
-ui: $(INSTALLED)  ## look at the runs and the registered models in MLflow (HOST=127.0.0.1, PORT=5000)
+publish: $(INSTALLED)  ## copy the results that Git keeps: README's picture; with STUDY=name, all of studies/name/
+	@mkdir -p docs/images && cp reports/figures/leaderboard.png docs/images/
+	@if [ -n "$(STUDY)" ]; then mkdir -p "studies/$(STUDY)" && cd reports && cp index.html leaderboard.md \
+		leaderboard.json verdict.json likely_label_errors.csv figures/leaderboard.png \
+		$$(ls figures/differences.png 2>/dev/null) "../studies/$(STUDY)/"; fi
+
+ui: $(INSTALLED)  ## browse the runs and the registered models in MLflow (HOST=127.0.0.1, PORT=5000)
 	@case "$$MLFLOW_TRACKING_URI" in \
 		http*) echo "The runs are at $$MLFLOW_TRACKING_URI" ;; \
 		*) exec mlflow ui --host $(HOST) --port $(PORT) \
@@ -65,7 +72,16 @@ test: $(INSTALLED)  ## run the tests (no network needed)
 
 torture: $(INSTALLED)  ## kill the pipeline and its server again and again, fuzz every reader (half an hour)
 	pytest -m torture --capture=no
-	HOSTILE_EXAMPLES=1000 pytest --capture=no tests/test_hostile.py
+	HOSTILE_EXAMPLES=1000 pytest --capture=no tests/core/test_hostile.py
+
+test-docs: $(INSTALLED)  ## run every command of the README and docs/
+	pytest -m docs --numprocesses 2 --dist loadgroup
+
+mutants: $(INSTALLED)  ## change the code carelessly, hundreds of times, and see whether the tests notice (an hour)
+	python tests/mutants.py
+
+coverage: $(INSTALLED)  ## run the tests and report which lines and branches they cover
+	pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term --cov-report=html
 
 test-real: $(INSTALLED)  ## run the default pipeline on the real MNIST and check the accuracies
 	pytest -m real --capture=no
@@ -77,7 +93,7 @@ lint: $(INSTALLED)  ## check style, format and types
 
 audit: $(INSTALLED)  ## check the locked packages for known vulnerabilities (asks osv.dev)
 	@cat docs/accepted-vulnerabilities.txt
-	@# Of what it says of an error, the last line tells which.
+	@# Of an error, it prints a traceback: the last line says which.
 	@pip-audit --strict --disable-pip --requirement requirements.lock --vulnerability-service osv \
 		--progress-spinner off --desc on --aliases on \
 		$$(sed -nE 's/^([A-Z]\S+).*/--ignore-vuln \1/p' docs/accepted-vulnerabilities.txt) 2> >(tail -n 1 >&2)
@@ -88,10 +104,10 @@ bench: $(INSTALLED)  ## measure speed against a bare Keras loop (40 minutes; aft
 bench-quick: $(INSTALLED)  ## the same on less data (10 minutes)
 	python benchmarks/run.py --effort quick
 
-lock: $(INSTALLED)  ## resolve pyproject.toml anew into requirements.lock
+lock: $(INSTALLED)  ## renew requirements.lock from pyproject.toml
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-annotate --upgrade \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
-clean:  ## remove the environment, trainings by hand and unfinished ones; data, models, runs stay
+clean:  ## remove the environment, runs by hand and unfinished ones; data, models and MLflow stay
 	rm -rf $(VENV) outputs multirun checkpoints

@@ -1,6 +1,6 @@
 """The least time that a step can take: its multiply-adds, over the machine's rate of them.
 
-Prints one line of JSON: float32 multiply-adds a second, and those of each model, an image.
+Prints one line of JSON: float32 multiply-adds a second, and those of each model for one image.
 """
 
 import json
@@ -11,13 +11,14 @@ from math import prod
 import keras
 import tensorflow as tf
 
-from image_classification import config, models
+from image_classification.core.compose import compose
+from image_classification.models.build import build
 
 SIZE = 2048  # rows and columns of the matrices: large enough for the highest rate
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Of a training step, an image: the outputs, then their gradients by weights and by inputs.
+    """Count those of a training step for one image: outputs, gradients by weights and by inputs.
 
     The images themselves need no gradient. Adding biases, activations, pooling and Adam come extra.
     """
@@ -45,8 +46,8 @@ def main() -> None:
     """Measure the rate, and count for the models named on the command line."""
     counted = {}
     for name in sys.argv[1:]:
-        knobs = config.compose(f"model={name}")
-        model = models.build(knobs.model, knobs.data.image_shape, len(knobs.data.classes))
+        config = compose(f"model={name}")
+        model = build(config.model, config.data.image_shape, len(config.data.classes))
         counted[name] = multiply_adds(model)
     print(json.dumps({"rate": rate(), "multiply_adds": counted}))
 

@@ -54,7 +54,7 @@ def run(
 def timed(
     *command: str | Path, cwd: Path | None = None, code: int = 0, store: str | None = None
 ) -> float:
-    """Seconds of a whole command."""
+    """Seconds that a whole command takes."""
     start = time.perf_counter()
     run(*command, cwd=cwd, code=code, store=store)
     return time.perf_counter() - start
@@ -69,19 +69,19 @@ def script(name: str, *options: str | Path, store: str | None = None) -> dict[st
 
 def stage(name: str, *overrides: str) -> tuple[str, ...]:
     """The command of a stage."""
-    return (sys.executable, "-m", f"image_classification.{name}", *overrides)
+    return (sys.executable, "-m", "image_classification", name, *overrides)
 
 
 def peak_memory(*command: str, cwd: Path) -> float:
     """The most memory, in MiB, that a command held at once."""
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         environment = {**os.environ, "PYTHONPATH": "src", STORE: ""}
-        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=said, stderr=said)
+        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            raise SystemExit(f"error: {command} failed\n{said.read().decode()}")
+            output.seek(0)
+            raise SystemExit(f"error: {command} failed\n{output.read().decode()}")
     return usage.ru_maxrss * 1024 / 2**20  # Linux counts in KiB
 
 

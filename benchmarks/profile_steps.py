@@ -13,9 +13,12 @@ import keras
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from image_classification import config, dataset, models, paths, recipes
-from image_classification.checkpoint import State
-from image_classification.dataset import Examples
+from image_classification.core import paths
+from image_classification.core.compose import compose
+from image_classification.data.arrays import Examples, load_split
+from image_classification.models.build import build
+from image_classification.training.checkpoint import State
+from image_classification.training.fit import fit
 
 
 def milliseconds(folder: Path) -> dict[str, float]:
@@ -39,12 +42,12 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--lines", type=int, default=20)
     options = parser.parse_args()
-    knobs = config.compose(f"model={options.model}", "recipe=notebook", "recipe.epochs=2")
-    split = dataset.load_split(paths.SPLIT)
+    config = compose(f"model={options.model}", "recipe=notebook", "recipe.epochs=2")
+    split = load_split(paths.SPLIT)
     train = Examples(*(array[: options.examples] for array in split.train))
     hardly_any = Examples(*(array[:1] for array in split.validation))
     keras.utils.set_random_seed(0)
-    model = models.build(knobs.model, knobs.data.image_shape, len(knobs.data.classes))
+    model = build(config.model, config.data.image_shape, len(config.data.classes))
     with tempfile.TemporaryDirectory() as folder:
 
         def profile_the_second(state: State) -> None:
@@ -53,16 +56,16 @@ def main() -> None:
             else:
                 tf.profiler.experimental.stop()
 
-        rows = recipes.fit(
-            *(model, knobs.recipe, 0),
-            jit_compile=knobs.model.jit_compile,
+        rows = fit(
+            *(model, config.recipe, 0),
+            jit_compile=config.model.jit_compile,
             train=train,
             validation=hardly_any,
             state=None,
-            keep=profile_the_second,
+            save=profile_the_second,
         )
         spent = milliseconds(Path(folder))
-    steps = -(-options.examples // knobs.recipe.batch_size)
+    steps = -(-options.examples // config.recipe.batch_size)
     print(f"{rows[1]['epoch_seconds'] / steps * 1e3:8.3f} ms a step of {options.model}, of which")
     for name, value in sorted(spent.items(), key=lambda item: -item[1])[: options.lines]:
         print(f"{value / steps:8.3f} ms {name}")

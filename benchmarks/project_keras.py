@@ -1,6 +1,6 @@
-"""A training by the project's own `fit`, with or without MLflow, on the project's split.
+"""A run of the project's own `fit`, with or without MLflow, on the project's split.
 
-Prints one line of JSON: seconds of each epoch, of the whole fit, and of keeping and telling the
+Prints one line of JSON: seconds of each epoch, of the whole fit, and of saving and logging the
 epochs within it; training losses, test accuracy, precision.
 """
 
@@ -15,65 +15,74 @@ from pathlib import Path
 
 import keras
 
-from image_classification import checkpoint, config, dataset, models, paths, recipes, runs
-from image_classification.checkpoint import State
-from image_classification.dataset import Examples
+from image_classification.core import paths
+from image_classification.core.compose import compose
+from image_classification.data.arrays import Examples, load_split
+from image_classification.models.build import build
+from image_classification.models.prediction import predict
+from image_classification.tracking import live_run
+from image_classification.training import checkpoint
+from image_classification.training.fit import fit
+from image_classification.training.precision import usable_precision
 
 
 def main() -> None:
     """Train one model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("--examples", type=int, help="as many, not validated: as the bare loop")
-    parser.add_argument("--epochs", type=int, help="not as many as the recipe says")
+    parser.add_argument(
+        "--examples", type=int, help="train on so many and do not validate, as in the bare loop"
+    )
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--recipe", default="notebook")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tracked", action="store_true", help="log it to MLflow")
     options = parser.parse_args()
     epochs = [f"recipe.epochs={options.epochs}"] if options.epochs else []
-    knobs = config.compose(
+    config = compose(
         f"model={options.model}", f"recipe={options.recipe}", f"seed={options.seed}", *epochs
     )
-    split = dataset.load_split(paths.SPLIT)
+    split = load_split(paths.SPLIT)
     train, validation = split.train, split.validation
     if options.examples:
         train = Examples(*(array[: options.examples] for array in train))
         validation = Examples(*(array[:1] for array in validation))
 
     keras.utils.set_random_seed(options.seed)
-    model = models.build(knobs.model, knobs.data.image_shape, len(knobs.data.classes))
-    precision = recipes.usable_precision(knobs.recipe.precision)
+    model = build(config.model, config.data.image_shape, len(config.data.classes))
+    precision = usable_precision(config.recipe.precision)
     scratch = Path(tempfile.mkdtemp())
     run = None
     if options.tracked:
-        run = runs.LiveRun(scratch, scratch, runs.opening(knobs.data.name, options.model, {}))
+        fields = live_run.opening(config.data.name, options.model, {})
+        run = live_run.LiveRun(scratch, scratch, fields)
     reporting = 0.0
 
-    def keep(state: State) -> None:
+    def save(state: checkpoint.State) -> None:
         nonlocal reporting
         if run:
             before = time.perf_counter()
             checkpoint.save(scratch, state, {})
-            run.tell_epochs(state.rows)
+            run.log_epochs(state.rows)
             reporting += time.perf_counter() - before
 
-    with run.sampled() if run else contextlib.nullcontext():
+    with run.system_metrics() if run else contextlib.nullcontext():
         start = time.perf_counter()
-        rows = recipes.fit(
+        rows = fit(
             model,
-            replace(knobs.recipe, precision=precision),
+            replace(config.recipe, precision=precision),
             options.seed,
-            jit_compile=knobs.model.jit_compile,
+            jit_compile=config.model.jit_compile,
             train=train,
             validation=validation,
             state=None,
-            keep=keep,
+            save=save,
         )
         seconds = time.perf_counter() - start
     if run:
         run.end("FINISHED")
     shutil.rmtree(scratch)
-    hits = models.predict(model, split.test.images).argmax(axis=1) == split.test.labels
+    hits = predict(model, split.test.images).argmax(axis=1) == split.test.labels
     print(
         json.dumps(
             {

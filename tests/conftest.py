@@ -1,12 +1,18 @@
-"""The real configuration, shrunk; a tiny data set; a project to run whole commands in."""
+"""The real configuration with fixed parameters; a tiny data set; a project for whole commands.
+
+What takes seconds to make (see `once`) is made once a session, whichever worker needs it first.
+"""
 
 import contextlib
 import gzip
 import hashlib
+import json
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,27 +20,110 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from dvc.repo import Repo  # type: ignore[import-untyped]  # DVC has no types
+from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, sync_playwright
+from xdist.scheduler import (  # type: ignore[import-untyped]  # it has no types
+    LoadScopeScheduling,
+)
 
-from image_classification import config as configuration
-from image_classification import dataset, paths, store
-from image_classification.config import Config
-from image_classification.dataset import Examples
+from image_classification.core import compose as composing
+from image_classification.core import paths
+from image_classification.core.config import Config
+from image_classification.data import arrays, fingerprint
+from image_classification.data.arrays import Examples
+from image_classification.tracking import mlflow_store
 
 ROOT = Path(__file__).parent.parent
 Compose = Callable[..., Config]
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 # Set by MLflow and DVC for what they start: here each project stands for itself.
 TOOLS = ("DVC_ROOT", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
 for variable in TOOLS:
     os.environ.pop(variable, None)
+
+# The models that whole commands train: the smallest that have every kind of layer of the real ones.
+TINY_MODELS = {
+    "tiny_lm": {
+        "family": "linear",
+        "layers": {"flatten": {"type": "Flatten"}},
+        "fast": {"epochs": 6, "batch_size": 128, "learning_rate": 0.003},
+    },
+    "tiny_cnn": {
+        "family": "convolutional",
+        "dropout": 0.25,
+        "layers": {
+            "convolution": {"type": "Conv2D", "filters": 4, "kernel_size": 3, "padding": "same"},
+            "pooling": {"type": "MaxPooling2D", "pool_size": 4},
+            "flatten": {"type": "Flatten"},
+            "hidden": {"type": "Dense", "units": 16, "activation": "relu"},
+            "dropout": {"type": "Dropout"},
+        },
+        "fast": {"epochs": 3, "batch_size": 128, "learning_rate": 0.004},
+    },
+}
+
+
+# What starts a browser or a server stays in one worker.
+TOGETHER = {
+    "tests/reporting/test_report.py": "browser",
+    "tests/stages/test_mlflow_ui.py": "browser",
+    "tests/stages/test_outage.py": "server",
+}
+
+
+class Scheduler(LoadScopeScheduling):
+    """Gives a worker one test at a time, but what belongs together at once.
+
+    pytest-xdist's own `xdist_group` has no effect with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return TOGETHER.get(nodeid.partition("::")[0], nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduler:
+    return Scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run long tests first, so that short ones fill up the workers at the end."""
+
+    def place(item: pytest.Item) -> int:
+        if "stages" not in item.path.parts:
+            return 2
+        return int("trained" in getattr(item, "fixturenames", ()))  # another worker makes it first
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder that all workers of pytest-xdist share: gives its name and what fills it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, made = shared / name, shared / f"{name}.made"
+        with FileLock(shared / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return make_once
 
 
 @pytest.fixture(autouse=True)
@@ -43,17 +132,56 @@ def no_store_from_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
 
 
+def emptied(value: object) -> Any:
+    """The same nested mappings with nulls for all values."""
+    return {k: emptied(part) for k, part in value.items()} if isinstance(value, dict) else None
+
+
+def fixed_params(data: str, models: list[str], **recipe: object) -> dict[str, Any]:
+    """The real params.yaml with all its values replaced: tests do not depend on them."""
+    params = emptied(yaml.safe_load((ROOT / paths.PARAMS).read_text()))
+    params["models"], params["seeds"] = models, [0]
+    params["data"]["name"] = data
+    params["recipe"] |= {"name": "fast", **recipe}
+    return dict(params)
+
+
+@pytest.fixture(scope="session")
+def configuration(once: Once) -> Path:
+    """A folder with the real conf/, the tiny models, and a params.yaml that sets nothing."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(ROOT / paths.CONF, folder / paths.CONF)
+        write_models(folder)
+        params = fixed_params("mnist", ["lm", "nn", "dnn", "dnnd", "cnn", "dcnn"])
+        (folder / paths.PARAMS).write_text(yaml.safe_dump(params))
+
+    return once("configuration", make)
+
+
 @pytest.fixture
-def compose() -> Iterator[Compose]:
-    """The real conf/ and params.yaml with these overrides, as a stage gets them."""
+def compose(configuration: Path) -> Compose:
+    """The real conf/ with these overrides, as a stage gets it; params.yaml sets nothing."""
 
     def compose_real(*overrides: str) -> Config:
-        with contextlib.chdir(ROOT):
-            return configuration.compose(*overrides)
+        with contextlib.chdir(configuration):
+            return composing.compose(*overrides)
 
-    yield compose_real
+    return compose_real
+
+
+@pytest.fixture(autouse=True)
+def no_configuration_from_another_test() -> Iterator[None]:
+    """Hydra keeps the last one for the process."""
+    yield
     GlobalHydra.instance().clear()
     HydraConfig.instance().cfg = None
+
+
+def write_models(root: Path) -> None:
+    for name, description in TINY_MODELS.items():
+        text = yaml.safe_dump(description, sort_keys=False)  # the layers are in order
+        (root / paths.CONF / f"model/{name}.yaml").write_text(text)
 
 
 def tiny_examples(count: int, seed: int) -> Examples:
@@ -74,15 +202,21 @@ def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A site's own copy of the tiny data set, gzipped, and what conf/data/ says of it."""
+    """A site's own copy of the tiny data set, plain and gzipped, and what conf/data/ says of it."""
 
     folder: Path
-    description: dict[str, object]
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "description.json").read_text()))
 
 
 @pytest.fixture(scope="session")
-def mirror(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
-    folder = tmp_path_factory.mktemp("mirror")
+def mirror(once: Once) -> Mirror:
+    return Mirror(once("mirror", write_mirror))
+
+
+def write_mirror(folder: Path) -> None:
     train, test = tiny_examples(600, seed=1), tiny_examples(200, seed=2)
     arrays = {
         "train_images": ("train-images-idx3-ubyte", train.images[..., 0]),
@@ -96,13 +230,17 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
         contents = (folder / name).read_bytes()
         (folder / f"{name}.gz").write_bytes(gzip.compress(contents))
         files[role] = {"name": name, "sha256": hashlib.sha256(contents).hexdigest()}
-    description = yaml.safe_load((ROOT / "conf/data/mnist.yaml").read_text())
-    description |= {
+    description = {
+        "classes": [str(digit) for digit in range(10)],
+        "image_shape": [28, 28, 1],
+        "validation_examples": 100,
+        "split_seed": 42,
+        "split_per_seed": False,
         "files": files,
         "mirrors": [f"file://{folder}/{{name}}.gz"],
-        "validation_examples": 100,
+        "published": {"tiny_cnn": [0.9920, 0.9909]},
     }
-    return Mirror(folder, description)
+    (folder / "description.json").write_text(json.dumps(description))
 
 
 @dataclass(frozen=True)
@@ -122,7 +260,7 @@ class Project:
         }
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment in the project and return what it said."""
+        """Run a command of the environment in the project and return what it printed."""
         return subprocess.run(
             command,
             cwd=self.root,
@@ -139,14 +277,56 @@ class Project:
         return done.stdout + done.stderr
 
     def edit(self, file: str, old: str, new: str) -> None:
+        """Replace a text, which must be there."""
         path = self.root / file
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))
 
+    def value(self, file: str, key: str) -> Any:
+        """A value of a YAML file, by its dotted key."""
+        value = yaml.safe_load((self.root / file).read_text())
+        for part in key.split("."):
+            value = value[part]
+        return value
+
+    def set(self, file: str, key: str, value: object) -> None:
+        """Change a value of a YAML file, whose dotted key must be there."""
+        assert self.value(file, key) != value
+        contents = yaml.safe_load((self.root / file).read_text())
+        *parents, last = key.split(".")
+        place = contents
+        for part in parents:
+            place = place[part]
+        place[last] = value
+        (self.root / file).write_text(yaml.safe_dump(contents, sort_keys=False))
+
     def restore(self) -> None:
         """Take back every edit of tracked files but dvc.lock and what stages measured."""
         self.must("git", "checkout", "--quiet", "--", "conf", "src", "params.yaml", "dvc.yaml")
+
+    def copy(self, root: Path) -> "Project":
+        """Copy all of it, results and MLflow's store included, for a test that changes it."""
+        shutil.copytree(self.root, root, symlinks=True, dirs_exist_ok=True)
+        if (root / "mlflow.db").exists():
+            move_store(root / "mlflow.db", str(self.root), str(root))
+        return Project(root)
+
+    def dvc_status(self) -> dict[str, Any]:
+        """What `dvc status --json` prints, without the seconds that starting it takes."""
+        with contextlib.chdir(self.root), Repo() as repository:
+            return dict(repository.status())
+
+
+def move_store(database: Path, old: str, new: str) -> None:
+    """Replace the paths in a copy of MLflow's database, which are absolute."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        for (table,) in tables.fetchall():
+            columns = connection.execute(f'PRAGMA table_info("{table}")').fetchall()
+            for column in [column[1] for column in columns if "CHAR" in column[2]]:
+                change = f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?)'
+                connection.execute(f'{change} WHERE instr("{column}", ?)', (old, new, old))
 
 
 def copy_project(root: Path) -> Project:
@@ -157,10 +337,9 @@ def copy_project(root: Path) -> Project:
         capture_output=True,
         check=True,
     )
+    left_out = ("reports/", "evaluations/", "studies/", "dvc.lock")
     for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(
-            ("reports/", "evaluations/", "dvc.lock")
-        ):
+        if (ROOT / name).is_file() and not name.startswith(left_out):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
     return Project(root)
@@ -174,14 +353,94 @@ def commit(project: Project) -> None:
     project.must("git", "commit", "--quiet", "--message", "start")
 
 
-def tiny_project(root: Path, mirror: Mirror) -> Project:
+def tiny_project(root: Path, mirror: Mirror, epochs: int = 2) -> Project:
+    """A project on the tiny data set, whatever the real params.yaml says."""
     project = copy_project(root)
-    (root / "conf/data/tiny.yaml").write_text(yaml.safe_dump(mirror.description))
-    project.edit("params.yaml", "name: mnist  # conf/data/mnist.yaml", "name: tiny")
-    project.edit("params.yaml", "models: [lm, nn, dnn, dnnd, cnn, dcnn]", "models: [lm, cnn]")
-    project.edit("params.yaml", "epochs: null", "epochs: 2")
+    write_models(root)
+    (root / paths.CONF / "data/tiny.yaml").write_text(yaml.safe_dump(mirror.description))
+    params = fixed_params("tiny", list(TINY_MODELS), epochs=epochs)
+    (root / paths.PARAMS).write_text(yaml.safe_dump(params))
     commit(project)
     return project
+
+
+@pytest.fixture(scope="session")
+def fresh(once: Once, mirror: Mirror) -> Project:
+    """A project on the tiny data set in which nothing has run; tests leave it as it is."""
+    return Project(once("fresh", lambda root: tiny_project(root, mirror)))
+
+
+@pytest.fixture
+def project(tmp_path: Path, fresh: Project) -> Project:
+    """A project on the tiny data set in which nothing has run."""
+    return fresh.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def with_data(once: Once, fresh: Project) -> Project:
+    """A project in which download and split have run; tests leave it as it is."""
+
+    def make(root: Path) -> None:
+        fresh.copy(root).must("dvc", "repro", "split")
+
+    return Project(once("with_data", make))
+
+
+@pytest.fixture
+def split_project(tmp_path: Path, with_data: Project) -> Project:
+    """A project in which download and split have run."""
+    return with_data.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(once: Once, fresh: Project) -> Project:
+    """A project in which `dvc repro` has run; tests leave it as it is, and run no DVC in it."""
+
+    def make(root: Path) -> None:
+        project = fresh.copy(root)
+        project.must("dvc", "repro")
+        project.must("git", "add", "--all")
+        project.must("git", "commit", "--quiet", "--message", "measured")
+
+    return Project(once("trained", make))
+
+
+@pytest.fixture
+def trained_copy(tmp_path: Path, trained: Project) -> Project:
+    """A project in which `dvc repro` has run."""
+    return trained.copy(tmp_path / "trained")
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """A file system of so much space on the folder; gives what mounts it anew with options."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small file system takes more rights than are here")
+
+    def remount(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+    try:
+        yield remount
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def at_once(function: Callable[..., object], *calls: tuple[object, ...]) -> list[int | None]:
+    """Call a function of the package in a process for each of the calls; their exit codes.
+
+    The processes come from one that has imported MLflow, so that they start within milliseconds.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["image_classification.tracking.outbox"])
+    processes = [context.Process(target=function, args=arguments) for arguments in calls]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
 
 
 class TrackingServer:
@@ -208,6 +467,7 @@ class TrackingServer:
                     *("--artifacts-destination", str(self.folder / "artifacts")),
                 ],
                 cwd=self.folder,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # its workers are processes of their own: they die with it
@@ -245,7 +505,8 @@ def workspace(shared_folder: Path, monkeypatch: pytest.MonkeyPatch, compose: Com
         "validation": tiny_examples(100, 2),
         "test": tiny_examples(200, 3),
     }
-    dataset.save_split(paths.SPLIT, parts, dataset.origin(compose().data))
+    shutil.copy(ROOT / paths.PIPELINE, shared_folder)
+    arrays.save_split(paths.SPLIT, parts, fingerprint.origin(compose().data))
     return shared_folder
 
 
@@ -261,34 +522,18 @@ def chromium() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    program = chromium()
-    if program is None:
+def browser(once: Once) -> Iterator[Browser]:
+    # Once, since apt-get fails where two workers call it at the same time.
+    chosen = once("browser", lambda folder: (folder / "program").write_text(chromium() or ""))
+    program = (chosen / "program").read_text()
+    if not program:
         pytest.skip("no Chromium here, and none could be installed: apt-get install chromium")
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_store(once: Once) -> Path:
     """A fresh mlflow.db, to be copied: to make one takes seconds."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store._initialise(database)
-    return database
-
-
-@pytest.fixture
-def project(tmp_path: Path, mirror: Mirror) -> Project:
-    """A fresh project on the tiny data set; nothing has run in it."""
-    return tiny_project(tmp_path, mirror)
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, mirror: Mirror) -> Project:
-    """A project on the tiny data set in which `dvc repro` has run; tests leave it as it is."""
-    project = tiny_project(tmp_path_factory.mktemp("trained"), mirror)
-    project.must("dvc", "repro")
-    project.must("git", "add", "--all")
-    project.must("git", "commit", "--quiet", "--message", "measured")
-    shutil.copy(project.root / "mlflow.db", project.root / "mlflow.db.first")  # tests add runs
-    return project
+    folder = once("store", lambda folder: mlflow_store.initialize(folder / "mlflow.db"))
+    return folder / "mlflow.db"

@@ -1,163 +1,162 @@
-"""Stage `evaluate`: a trained model on the test images.
+"""Stage `evaluate`: the model of one run on the test images.
 
-What comes out: metrics, predictions, robustness to corrupted images, costs, and figures.
+It writes metrics, predictions, robustness to corrupted images, costs, and figures.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from image_classification import dataset, files, paths, readers, records
-from image_classification.command import entry_point
-from image_classification.config import Config
-from image_classification.dataset import Examples
-from image_classification.errors import UserError
+from image_classification.core import paths, readers, tables
+from image_classification.core.config import Config
+from image_classification.core.errors import UserError
+from image_classification.core.files import atomic_folder
+from image_classification.data.arrays import Examples, Split
+from image_classification.data.splits import split_for_run
+from image_classification.evaluation import corruptions, figures, metrics
+from image_classification.evaluation.latency import inference_microseconds
+from image_classification.models import saved
+from image_classification.models.prediction import predict
+from image_classification.tracking import event_log, run_folder
+from image_classification.tracking.event_log import Event
+from image_classification.tracking.outbox import upload
 
-if TYPE_CHECKING:
-    import keras
-    import pandas as pd
-
-MISTAKES = 25  # on the sheet of the worst
-TIMED_BATCHES = (1, 256)  # images that the model gets at once when it is timed
+MISTAKES = 25  # on the sheet of the most confident ones
+TIMED_BATCHES = (1, 256)  # sizes of the batches whose inference is timed
 
 
-@entry_point
 def main(config: Config) -> int:
-    """Evaluate one training, and tell the run that trained it."""
+    """Evaluate the model of one run, and log the result to that run."""
     evaluation = evaluate(config)
     accuracy = evaluation.metrics["test_accuracy"]
     print(f"test accuracy {accuracy:.4f}, details in {config.output_dir}")
-
-    from image_classification import checkpoint, delivery
-
-    checkpoint.discard_finished(paths.home() / paths.CHECKPOINTS)
-    return delivery.publish(_training_folder(config), Path(config.output_dir))
+    run_folder.discard_finished()
+    return upload(_training_folder(config), Path(config.output_dir))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does.
+    """The results of one model.
 
     metrics: `test_…` and `validation_…` of metrics.classification, and `robustness_…`, the mean
         accuracy over the strengths of each kind in corruptions.
     probabilities: float32 (n, classes), of the test images in their order.
-    robustness: columns corruption, strength (0: as they are), accuracy (0 to 1).
-    costs: parameters, model_bytes (of the file), fit_seconds, and `microseconds_batch_…`, what an
-        image takes when the model gets so many at once.
+    robustness: columns corruption, strength (0 for clean images), accuracy (0 to 1).
+    costs: parameters, model_bytes (of the file), fit_seconds, and `microseconds_batch_…`, the time
+        per image in batches of that size.
     """
 
     metrics: dict[str, float]
     probabilities: NDArray[np.float32]
-    robustness: "pd.DataFrame"
+    robustness: pd.DataFrame
     costs: dict[str, float]
 
 
 def evaluate(config: Config) -> Evaluation:
-    """Evaluate the pipeline's training of a model and seed, and write what comes out.
+    """Evaluate the pipeline's run of a model and seed, and write the results.
 
     Raises:
-        UserError: there is no such training or no split, or one made from other data; the model's
+        UserError: there is no such run or no split, or one made from other data; the model's
             file is not the one that was trained.
     """
-    split = dataset.split_of_training(paths.SPLIT, config.data, config.seed)
+    split = split_for_run(paths.SPLIT, config.data, config.seed)
     source = _training_folder(config)
     training = _read_training(source)
-
-    from image_classification import costs, metrics, models  # TensorFlow takes seconds to import
-
-    model = models.load(source / paths.MODEL_FILE, training["model_sha256"])
-    validation = models.predict(model, split.validation.images)
-    test = models.predict(model, split.test.images)
-    values = {
-        f"{part}_{name}": value
-        for part, examples, probabilities in (
-            ("test", split.test, test),
-            ("validation", split.validation, validation),
-        )
-        for name, value in metrics.classification(examples.labels, probabilities).items()
-    }
-    robustness = _robustness(model, split.test, test)
-    means = robustness[robustness["strength"] > 0].groupby("corruption")["accuracy"].mean()
-    values |= {f"robustness_{kind}": float(accuracy) for kind, accuracy in means.items()}
-    measured = {
-        "parameters": training["parameters"],
-        "model_bytes": (source / paths.MODEL_FILE).stat().st_size,
-        "fit_seconds": training["fit_seconds"],
-    }
-    for batch in TIMED_BATCHES:
-        images = np.resize(split.test.images, (batch, *split.test.images.shape[1:]))
-        measured[f"microseconds_batch_{batch}"] = costs.inference_microseconds(model, images)
-    evaluation = Evaluation(values, test, robustness, measured)
-    with files.written_whole(Path(config.output_dir)) as folder:
+    model = saved.load(source / paths.MODEL_FILE, training["model_sha256"])
+    evaluation = _measure(model, split, _training_costs(training, source))
+    with atomic_folder(Path(config.output_dir)) as folder:
+        _write_tables(evaluation, split.test, config.data.classes, folder)
         (folder / "figures").mkdir()
-        _write(evaluation, split.test, config, folder)
+        _draw_evaluation(evaluation, split.test, config, folder / "figures")
         _draw_training(source, config.model.name, folder / "figures")
-        costs_told = {key: value for key, value in measured.items() if key not in training}
-        told = records.metrics(values | costs_told, 0, records.now(), of_model=True)
-        records.write(
-            folder,
-            [
-                {"type": "run", "key": training["run"], "experiment": config.data.name},
-                {"type": "metrics", **told},
-                {"type": "artifacts", "path": "evaluation"},
-            ],
-        )
+        event_log.write(folder, _events(evaluation, training, config.data.name))
     return evaluation
 
 
 def _training_folder(config: Config) -> Path:
-    return paths.MODELS / paths.training_name(config.model.name, config.seed)
+    return paths.MODELS / paths.run_name(config.model.name, config.seed)
 
 
 def _read_training(folder: Path) -> dict[str, Any]:
     if not (folder / paths.TRAINING_FILE).is_file():
-        raise UserError(f"{folder} holds no training: run `dvc repro` or set training_dir")
-    return readers.read_training(folder / paths.TRAINING_FILE, _way_out(folder))
+        raise UserError(f"{folder} holds no trained model: run `dvc repro train@{folder.name}`")
+    return readers.read_training(folder / paths.TRAINING_FILE, _hint(folder))
 
 
-def _way_out(folder: Path) -> str:
+def _hint(folder: Path) -> str:
     return f"run `dvc repro --force --single-item train@{folder.name}`"
 
 
+def _training_costs(training: dict[str, Any], source: Path) -> dict[str, float]:
+    return {
+        "parameters": training["parameters"],
+        "model_bytes": (source / paths.MODEL_FILE).stat().st_size,
+        "fit_seconds": training["fit_seconds"],
+    }
+
+
+def _measure(model: keras.Model, split: Split, training_costs: dict[str, float]) -> Evaluation:
+    validation = predict(model, split.validation.images)
+    test = predict(model, split.test.images)
+    robustness = _robustness(model, split.test, test)
+    means = robustness[robustness["strength"] > 0].groupby("corruption")["accuracy"].mean()
+    return Evaluation(
+        metrics={
+            **_metrics("test", split.test, test),
+            **_metrics("validation", split.validation, validation),
+            **{f"robustness_{kind}": float(accuracy) for kind, accuracy in means.items()},
+        },
+        probabilities=test,
+        robustness=robustness,
+        costs={**training_costs, **_latencies(model, split.test.images)},
+    )
+
+
+def _metrics(part: str, examples: Examples, probabilities: NDArray[np.float32]) -> dict[str, float]:
+    values = metrics.classification(examples.labels, probabilities)
+    return {f"{part}_{name}": value for name, value in values.items()}
+
+
+def _latencies(model: keras.Model, images: NDArray[np.uint8]) -> dict[str, float]:
+    return {
+        f"microseconds_batch_{size}": inference_microseconds(
+            model, np.resize(images, (size, *images.shape[1:]))
+        )
+        for size in TIMED_BATCHES
+    }
+
+
 def _robustness(
-    model: "keras.Model", test: Examples, probabilities: NDArray[np.float32]
-) -> "pd.DataFrame":
-    import pandas as pd
-
-    from image_classification import corruptions, models
-
+    model: keras.Model, test: Examples, probabilities: NDArray[np.float32]
+) -> pd.DataFrame:
     chosen = corruptions.sample(len(test.labels))
     images, labels = test.images[chosen], test.labels[chosen]
 
     def accuracy(probabilities: NDArray[np.float32]) -> float:
         return float((probabilities.argmax(axis=1) == labels).mean())
 
-    unharmed = accuracy(probabilities[chosen])
-    rows: list[tuple[str, float, float]] = [
-        (kind, 0.0, unharmed) for kind in corruptions.CORRUPTIONS
-    ]
+    clean = accuracy(probabilities[chosen])
+    rows: list[tuple[str, float, float]] = [(kind, 0.0, clean) for kind in corruptions.CORRUPTIONS]
     for kind, strength, corrupted in corruptions.graded(images):
-        rows.append((kind, strength, accuracy(models.predict(model, corrupted))))
+        rows.append((kind, strength, accuracy(predict(model, corrupted))))
     return pd.DataFrame(rows, columns=["corruption", "strength", "accuracy"])
 
 
-def _write(evaluation: Evaluation, test: Examples, config: Config, folder: Path) -> None:
-    import pandas as pd
-
-    from image_classification import figures, metrics
-
-    classes, title = config.data.classes, config.model.name
+def _write_tables(evaluation: Evaluation, test: Examples, classes: list[str], folder: Path) -> None:
+    for name, values in (
+        (paths.METRICS_FILE, evaluation.metrics),
+        (paths.COSTS_FILE, evaluation.costs),
+    ):
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n")
+    evaluation.robustness.to_csv(folder / paths.ROBUSTNESS_FILE, index=False)
     labels, probabilities = np.asarray(test.labels), evaluation.probabilities
     predicted = probabilities.argmax(axis=1)
-
-    text = json.dumps(evaluation.metrics, indent=2)
-    (folder / paths.METRICS_FILE).write_text(text + "\n")
-    (folder / paths.COSTS_FILE).write_text(json.dumps(evaluation.costs, indent=2) + "\n")
-    evaluation.robustness.to_csv(folder / paths.ROBUSTNESS_FILE, index=False)
     predictions = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in classes])
     predictions.insert(0, "actual", np.take(classes, labels))
     predictions.insert(1, "predicted", np.take(classes, predicted))
@@ -166,31 +165,41 @@ def _write(evaluation: Evaluation, test: Examples, config: Config, folder: Path)
     matrix = metrics.confusion_matrix(labels, predicted, classes)
     matrix.to_csv(folder / "confusion_matrix.csv")
 
-    figures.confusion_matrix(matrix, title).savefig(folder / "figures/confusion_matrix.png")
+
+def _draw_evaluation(evaluation: Evaluation, test: Examples, config: Config, folder: Path) -> None:
+    classes, title = config.data.classes, config.model.name
+    labels, probabilities = np.asarray(test.labels), evaluation.probabilities
+    matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), classes)
+    figures.confusion_matrix(matrix, title).savefig(folder / "confusion_matrix.png")
     worst = metrics.worst_mistakes(labels, probabilities, MISTAKES)
     sheet = figures.image_sheet(
         test.images[worst],
         figures.mistake_captions(labels[worst], probabilities[worst], classes),
-        title=f"{title}: worst mistakes on test",
+        title=f"{title}: most confident mistakes on test",
     )
-    sheet.savefig(folder / "figures/worst_mistakes.png")
+    sheet.savefig(folder / "worst_mistakes.png")
     reliability = {title: metrics.reliability(labels, probabilities)}
-    figures.reliability(reliability).savefig(folder / "figures/reliability.png")
+    figures.reliability(reliability).savefig(folder / "reliability.png")
     example = figures.example_prediction(
         test.images[0], int(labels[0]), probabilities[0], classes, title
     )
-    example.savefig(folder / "figures/example_prediction.png")
+    example.savefig(folder / "example_prediction.png")
 
 
 def _draw_training(source: Path, title: str, folder: Path) -> None:
-    """Here and not where it was trained, so that another look needs no other training."""
-    from image_classification import figures
-
-    history = readers.read_history(source / paths.HISTORY_FILE, _way_out(source))
+    """Draw the training here and not in `train`: a changed figure then needs no new training."""
+    history = tables.read_history(source / paths.HISTORY_FILE, _hint(source))
     figures.loss_and_accuracy(history, title).savefig(folder / "loss_and_accuracy.png")
-    layers = readers.read_layers(source / paths.LAYERS_FILE, _way_out(source))
+    layers = tables.read_layers(source / paths.LAYERS_FILE, _hint(source))
     figures.layer_table(layers, title).savefig(folder / "layers.png")
 
 
-if __name__ == "__main__":
-    main()
+def _events(evaluation: Evaluation, training: dict[str, Any], experiment: str) -> list[Event]:
+    # The run has the numbers in training.json since its training.
+    new_costs = {key: value for key, value in evaluation.costs.items() if key not in training}
+    values = evaluation.metrics | new_costs
+    return [
+        {"type": "run", "key": training["run"], "experiment": experiment},
+        {"type": "metrics", **event_log.metrics(values, 0, event_log.now(), of_model=True)},
+        {"type": "artifacts", "path": "evaluation"},
+    ]

@@ -1,9 +1,9 @@
-"""The commands of MLproject: what `mlflow run -P` was given becomes overrides for Hydra or DVC."""
+"""The commands of MLproject: the settings of `mlflow run -P` become overrides for Hydra or DVC."""
 
 import os
 import sys
 
-from image_classification.config import GROUPS
+from image_classification.core.compose import GROUPS
 
 
 def main() -> None:
@@ -11,18 +11,22 @@ def main() -> None:
     entry_point, *arguments = sys.argv[1:]
     command = pipeline(arguments) if entry_point == "pipeline" else train(arguments)
     if entry_point == "pipeline":
-        # Else all the pipeline's trainings would log to the one run that `mlflow run` opened.
+        # Otherwise all runs of the pipeline would log to the one run that `mlflow run` opened.
         os.environ.pop("MLFLOW_RUN_ID", None)
     os.execv(sys.executable, [sys.executable, "-m", *command])
 
 
 def train(arguments: list[str]) -> list[str]:
-    """The module and arguments for one training.
+    """The module and arguments for one run.
 
     Args:
         arguments: `--key value` pairs, as MLflow appends them.
     """
-    return ["image_classification.train", *(f"{key}={value}" for key, value in _pairs(arguments))]
+    return [
+        "image_classification",
+        "train",
+        *(f"{key}={value}" for key, value in _pairs(arguments)),
+    ]
 
 
 def pipeline(arguments: list[str]) -> list[str]:

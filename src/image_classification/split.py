@@ -1,16 +1,17 @@
 """Stage `split`: the raw files become training, validation and test arrays in data/split/."""
 
-import hashlib
 from pathlib import Path
 
-from image_classification import dataset, paths
-from image_classification.command import entry_point
-from image_classification.config import Config, DataConfig
-from image_classification.dataset import Examples
-from image_classification.errors import UserError
+from image_classification.core import paths
+from image_classification.core.config import Config, DataConfig
+from image_classification.core.errors import UserError
+from image_classification.core.files import sha256
+from image_classification.data.arrays import Examples, save_split
+from image_classification.data.fingerprint import origin
+from image_classification.data.splits import hold_out
+from image_classification.sources.idx import read_idx
 
 
-@entry_point
 def main(config: Config) -> None:
     """Split a data set."""
     parts = split(config)
@@ -18,7 +19,7 @@ def main(config: Config) -> None:
 
 
 def split(config: Config) -> dict[str, Examples]:
-    """Set validation examples aside from the training images; the test images stay as they are.
+    """Hold out validation examples from the training images; the test images stay as they are.
 
     Returns:
         `train`, `validation` and `test`, as written to data/split/.
@@ -28,15 +29,15 @@ def split(config: Config) -> dict[str, Examples]:
     """
     train = _read(config.data, "train")
     test = _read(config.data, "test")
-    parts = {**dataset.set_aside(train, config.data, config.data.split_seed), "test": test}
-    dataset.save_split(paths.SPLIT, parts, dataset.origin(config.data))
+    parts = {**hold_out(train, config.data, config.data.split_seed), "test": test}
+    save_split(paths.SPLIT, parts, origin(config.data))
     return parts
 
 
 def _read(data: DataConfig, part: str) -> Examples:
     image_file = paths.RAW / data.files[f"{part}_images"].name
     label_file = paths.RAW / data.files[f"{part}_labels"].name
-    images, labels = dataset.read_idx(image_file), dataset.read_idx(label_file)
+    images, labels = read_idx(image_file), read_idx(label_file)
     if labels.shape != images.shape[:1]:
         raise UserError(f"{image_file} has {len(images)} images, {label_file} {labels.size} labels")
     height, width, channels = data.image_shape
@@ -49,19 +50,14 @@ def _read(data: DataConfig, part: str) -> Examples:
     return Examples(images.reshape(-1, height, width, channels), labels)
 
 
-def _require_contents(path: Path, sha256: str) -> None:
-    """DVC itself hands out what has gone bad in its cache: it takes write-protected files as good.
+def _require_contents(path: Path, expected: str) -> None:
+    """Check a raw file again: DVC restores what has gone bad in its cache without looking.
 
     Raises:
         UserError: the file is not what the data set's description says.
     """
-    with path.open("rb") as stream:
-        if hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
-            raise UserError(
-                f"{path} has another SHA-256 than {sha256}: have DVC check its cache: "
-                f"`chmod -R u+w .dvc/cache && rm -r {path.parent} && dvc repro`"
-            )
-
-
-if __name__ == "__main__":
-    main()
+    if sha256(path) != expected:
+        raise UserError(
+            f"{path} has another SHA-256 than {expected}: have DVC check its cache: "
+            f"`chmod -R u+w .dvc/cache && rm -r {path.parent} && dvc repro`"
+        )

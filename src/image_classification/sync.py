@@ -1,55 +1,51 @@
-"""Command `image-classification sync`: what MLflow has not been told of the runs, it is told now.
+"""Command `image-classification sync`: upload to MLflow what it does not have.
 
 After an outage that is what waits in the outbox. After the loss of the database, or in another
 clone after `dvc pull`, it is every run whose folder is there.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-from image_classification import checkpoint, delivery, paths, records
-from image_classification.command import one_line_errors
-from image_classification.errors import UserError
+from image_classification.core import paths
+from image_classification.core.command import one_line_errors
+from image_classification.core.errors import UserError
+from image_classification.tracking import event_log, run_folder
+from image_classification.tracking.outbox import upload
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="image-classification")
-    parser.add_argument("command", choices=["sync"], help="tell MLflow what it has not been told")
-    parser.parse_args()
     with one_line_errors():
         os.chdir(paths.project_root())
         sys.exit(sync())
 
 
 def sync() -> int:
-    """Tell MLflow all that the folders of the project hold; the exit code of delivery.publish."""
-    folders = [*_unfinished(), *paths.recorded_folders()]
-    code = delivery.publish(*folders, keep=False)
+    """Upload the event logs of all folders of the project; the exit code of outbox.upload."""
+    folders = [*_unfinished(), *paths.logged_folders()]
+    code = upload(*folders, keep=False)
     if code == 0:
-        print(f"MLflow holds all that {len(folders)} folders tell")
+        print(f"MLflow has the event logs of all {len(folders)} folders")
     return code
 
 
 def _unfinished() -> list[Path]:
-    """The folders of trainings that no process goes on with, their runs ended as KILLED."""
+    """The folders of runs that no process works on, ended as KILLED."""
     found = []
-    for path in sorted((paths.home() / paths.CHECKPOINTS).glob(f"*/{paths.RECORDS_FILE}")):
+    for folder in run_folder.run_folders():
         try:
-            with checkpoint.claimed(path.parent):
-                file = records.Records(path)
-                if file.all and not checkpoint.is_finished(path.parent):
-                    last = file.all[-1]
+            with run_folder.locked_folder(folder):
+                log = event_log.EventLog(folder / paths.EVENTS_FILE)
+                if log.all and not run_folder.is_finished(folder):
+                    last = log.all[-1]
                     if last["type"] != "end":
-                        file.append("end", status="KILLED", time=last.get("time", records.now()))
-                    found.append(path.parent)
-                file.close()
+                        time = last.get("time", event_log.now())
+                        log.append("end", status="KILLED", time=time)
+                    found.append(folder)
+                log.close()
         except UserError as error:
-            print(f"{path.parent}: {error}", file=sys.stderr)
+            print(f"{folder}: {error}", file=sys.stderr)
     return found
-
-
-if __name__ == "__main__":
-    main()

@@ -3,70 +3,64 @@
 By hand: `hydra model=cnn`, or a sweep: `hydra -m model=nn,cnn seed=0,1`.
 """
 
-import hashlib
 import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
+import pandas as pd
 import yaml
 
-from image_classification import checkpoint, dataset, files, paths, provenance, records
-from image_classification.command import end_if_interrupted, entry_point
-from image_classification.config import SWEEP_RUN, Config, defining
-from image_classification.dataset import Split
-from image_classification.errors import UserError
-from image_classification.records import Record
-
-if TYPE_CHECKING:
-    import keras
-    import pandas as pd
-
-    from image_classification.runs import LiveRun
+from image_classification.core import paths
+from image_classification.core.command import end_if_interrupted, is_interrupted
+from image_classification.core.config import Config, defining, flatten
+from image_classification.core.errors import UserError
+from image_classification.core.files import atomic_folder, sha256
+from image_classification.data.arrays import Split
+from image_classification.data.fingerprint import dvc_hash
+from image_classification.data.splits import split_for_run
+from image_classification.models import build
+from image_classification.tracking import event_log, live_run, provenance, run_folder, sweep
+from image_classification.tracking.event_log import Event
+from image_classification.tracking.live_run import LiveRun
+from image_classification.tracking.mlflow_run import finished_run
+from image_classification.tracking.mlflow_store import UnreachableError
+from image_classification.tracking.outbox import upload
+from image_classification.training import checkpoint
+from image_classification.training.fit import fit
+from image_classification.training.precision import usable_precision
 
 INPUT_EXAMPLES = 5  # images that come with the logged model
-SPACE = 32 * 2**20  # bytes that a training needs on the disk, with room to spare
+SPACE = 32 * 2**20  # bytes that a run needs on the disk, with room to spare
 
 
-@entry_point
 def main(config: Config) -> int:
-    """Train one model; in a sweep, unless a run has done so already."""
-    from image_classification import delivery
-
-    if SWEEP_RUN in os.environ:
-        name = paths.training_name(config.model.name, config.seed)
-        run_id = _finished(config)
-        if run_id:
-            print(f"{name} has been trained by run {run_id}, and is not again")
-            return 0
-    training = train(config)
-    print(f"{training.name} is in {config.output_dir}")
-    return delivery.publish(Path(config.output_dir))
-
-
-def _finished(config: Config) -> str | None:
-    from image_classification import store, tracking
-
-    dataset.require_origin(dataset.load_split(paths.SPLIT), config.data)
-    try:
-        return tracking.finished_training(config, dataset.dvc_hash(paths.SPLIT))
-    except store.UnreachableError as error:
-        print(f"{error}: trained anew, if it has been trained", file=sys.stderr)
-        return None
+    """Train one model; in a sweep, unless a finished run has done so."""
+    name = paths.run_name(config.model.name, config.seed)
+    print(f"{sweep.position(config, name)}{name}", flush=True)
+    run_id = _finished_run(config) if sweep.is_job() else None
+    if run_id:
+        print(f"skipped: MLflow run {run_id} has trained {name}")
+        return 0
+    train(config)
+    print(f"{name} is in {config.output_dir}")
+    return upload(Path(config.output_dir))
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a training came to; the rows of `history` are those of recipes.EpochRecord."""
+class TrainedModel:
+    """The result of a run; the rows of `history` are those of fit.EpochRecord."""
 
     name: str
-    run: str  # its name in its records
-    model: "keras.Model"
-    history: "pd.DataFrame"
+    run: str  # the key of the run
+    model: keras.Model
+    history: pd.DataFrame
 
     def summary(self) -> dict[str, float]:
         """The model's parameters, the epochs, and the seconds that all of them took."""
@@ -77,74 +71,106 @@ class Training:
         }
 
 
-def train(config: Config) -> Training:
-    """Train the configured model and write it to `output_dir`; MLflow hears of it on the way.
+def train(config: Config) -> TrainedModel:
+    """Train the configured model, write it to `output_dir`, and log the run to MLflow.
 
-    A training that was killed goes on after its last finished epoch, under the same run.
+    A run that was killed resumes after its last finished epoch, under the same key.
 
     Raises:
         UserError: there is no split, or one made from other data; the folder can't be written;
-            the model can't be built; another process does this very training.
+            the model can't be built; another process is at work on this very run.
     """
-    split = dataset.split_of_training(paths.SPLIT, config.data, config.seed)
-    output = _writable(Path(config.output_dir))
-    data_hash = dataset.dvc_hash(paths.SPLIT)
-    key = provenance.training_key(config, data_hash)
-    checkpoints = paths.home() / paths.CHECKPOINTS / key
-    by_dvc = "DVC_STAGE" in os.environ
-    checkpoint.discard_finished(checkpoints.parent, apart_from=key if by_dvc else "")
-
-    from image_classification import runs  # MLflow, and then TensorFlow, take seconds to import
-
-    with checkpoint.claimed(checkpoints, wait=by_dvc):
-        with runs.training_run(config, data_hash, checkpoints) as run:
-            with run.sampled():
-                model, history = fit(config, split, run, checkpoints)
-            name = paths.training_name(config.model.name, config.seed)
-            training = Training(name, run.key, model, history)
-            with files.written_whole(output) as folder:
-                sha256 = _write(training, config, split, folder)
-                last = _last_records(training, config, len(split.train.labels), sha256, run)
-                records.write(folder, [*run.records, *last])
-            checkpoint.finish(checkpoints)
-            run.complete(last, output, model)
-        if not by_dvc:  # which, killed before it has taken up the outputs, asks for them again
-            checkpoint.discard(checkpoints)
-    return training
+    split = split_for_run(paths.SPLIT, config.data, config.seed)
+    output = _require_writable(Path(config.output_dir))
+    precision = usable_precision(config.recipe.precision)
+    origin = {**provenance.of_training(config, dvc_hash(paths.SPLIT)), "precision": precision}
+    folder = run_folder.run_folder(origin[provenance.TRAINING_KEY])
+    run_folder.discard_finished(keep=folder.name if paths.is_dvc_stage() else "")
+    with _open_run(config, origin, folder) as run:
+        with run.system_metrics():
+            model, history = _fit(config, precision, split, run, folder)
+        trained = TrainedModel(
+            paths.run_name(config.model.name, config.seed), run.key, model, history
+        )
+        with atomic_folder(output) as written:
+            model_sha256 = _write(trained, config, origin, split, written)
+            last = _last_events(trained, config, origin, len(split.train.labels), model_sha256, run)
+            event_log.write(written, [*run.events, *last])
+        run_folder.finish(folder)
+        run.complete(last, output, model)
+        if not paths.is_dvc_stage():  # DVC, killed before it has taken the outputs, asks again
+            run_folder.discard(folder)
+    return trained
 
 
-def fit(
-    config: Config, split: Split, run: "LiveRun", checkpoints: Path
-) -> "tuple[keras.Model, pd.DataFrame]":
-    """Build the model and fit it to the training examples; keep and tell every epoch.
+def _finished_run(config: Config) -> str | None:
+    key = provenance.training_key(config, dvc_hash(paths.SPLIT))
+    try:
+        return finished_run(config.data.name, key)
+    except UnreachableError as error:
+        print(f"{error}: training without knowing whether a run has done so", file=sys.stderr)
+        return None
 
-    Returns:
-        The model and its history (see `Training`).
-    """
-    import keras
-    import pandas as pd
 
-    from image_classification import models, recipes
+def _require_writable(folder: Path) -> Path:
+    """Find out before the training that its results can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            os.posix_fallocate(probe.fileno(), 0, SPACE)
+    except OSError as error:
+        hint = "free some space or choose another folder with hydra.run.dir=…"
+        raise UserError(f"{folder}: {error.strerror}: {hint}") from error
+    return folder
 
+
+@contextmanager
+def _open_run(config: Config, origin: dict[str, str], folder: Path) -> Iterator[LiveRun]:
+    """The run in its folder, which is locked; FAILED or KILLED where the block raises."""
+    name = paths.run_name(config.model.name, config.seed)
+    tags = {
+        "dataset": config.data.name,
+        "model": config.model.name,
+        "recipe": config.recipe.name,
+        "seed": str(config.seed),
+        **origin,
+    }
+    with run_folder.locked_folder(folder, wait=paths.is_dvc_stage()):
+        fields = live_run.opening(config.data.name, name, tags)
+        run = LiveRun(folder, Path(config.output_dir), fields)
+        try:
+            run.log_params(dict(flatten(defining(config))))
+            yield run
+        except BaseException as error:
+            # A library may have replaced what the signal raised.
+            killed = is_interrupted() or isinstance(error, KeyboardInterrupt | SystemExit)
+            uploaded = run.end("KILLED" if killed else "FAILED")
+            if uploaded and not killed and not checkpoint.has_state(folder):
+                run_folder.discard(folder)  # there is nothing to resume from
+            raise
+
+
+def _fit(
+    config: Config, precision: str, split: Split, run: LiveRun, folder: Path
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Build the model and fit it to the training examples; save and log every epoch."""
     keras.utils.clear_session()  # a sweep trains several models in one process
     keras.utils.set_random_seed(config.seed)
-    model = models.build(config.model, config.data.image_shape, classes=len(config.data.classes))
-    precision = recipes.usable_precision(config.recipe.precision)
-    run.tell("tags", values={"precision": precision})  # in which the machine has a say
-    stamp = {"training": checkpoints.name, "precision": precision}
-    state = checkpoint.load(checkpoints, stamp)
+    model = build.build(config.model, config.data.image_shape, classes=len(config.data.classes))
+    stamp = {"training": folder.name, "precision": precision}
+    state = checkpoint.load(folder, stamp)
     if state:
-        run.tell_epochs(state.rows)
-        print(f"goes on after epoch {len(state.rows)} of {config.recipe.epochs}", flush=True)
+        run.log_epochs(state.rows)
+        print(f"resuming after epoch {len(state.rows)} of {config.recipe.epochs}", flush=True)
 
-    def keep(state: checkpoint.State) -> None:
-        checkpoint.save(checkpoints, state, stamp)
-        run.tell_epochs(state.rows)
+    def save_and_log(state: checkpoint.State) -> None:
+        checkpoint.save(folder, state, stamp)
+        run.log_epochs(state.rows)
         shown = ", ".join(f"{name} {value:.4g}" for name, value in list(state.rows[-1].items())[1:])
         print(f"epoch {len(state.rows)} of {config.recipe.epochs}: {shown}", flush=True)
         end_if_interrupted()
 
-    rows = recipes.fit(
+    rows = fit(
         model,
         replace(config.recipe, precision=precision),
         config.seed,
@@ -152,53 +178,50 @@ def fit(
         train=split.train,
         validation=split.validation,
         state=state,
-        keep=keep,
+        save=save_and_log,
+        progress=sys.stderr.isatty(),
     )
     return model, pd.DataFrame(rows)
 
 
-def _writable(folder: Path) -> Path:
-    """Find out before the training that its results can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            os.posix_fallocate(probe.fileno(), 0, SPACE)
-    except OSError as error:
-        way_out = "free some space or choose another folder with hydra.run.dir=…"
-        raise UserError(f"{folder}: {error.strerror}: {way_out}") from error
-    return folder
-
-
-def _write(training: Training, config: Config, split: Split, folder: Path) -> str:
-    """Write all but the records; the SHA-256 of the model's file."""
-    import pandas as pd
-
-    from image_classification import models
-
-    training.model.save(folder / paths.MODEL_FILE)
-    training.history.to_csv(folder / paths.HISTORY_FILE, index=False)
-    layers = pd.DataFrame(models.layer_table(training.model))
+def _write(
+    trained: TrainedModel, config: Config, origin: dict[str, str], split: Split, folder: Path
+) -> str:
+    """Write all but the event log; return the SHA-256 of the model's file."""
+    trained.model.save(folder / paths.MODEL_FILE)
+    trained.history.to_csv(folder / paths.HISTORY_FILE, index=False)
+    layers = pd.DataFrame(build.layer_table(trained.model))
     layers.to_csv(folder / paths.LAYERS_FILE, index=False)
     (folder / paths.CONFIG_FILE).write_text(yaml.safe_dump(defining(config), sort_keys=False))
     examples = np.asarray(split.validation.images[:INPUT_EXAMPLES])
     np.save(folder / paths.EXAMPLES_FILE, examples, allow_pickle=False)
-    sha256 = hashlib.sha256((folder / paths.MODEL_FILE).read_bytes()).hexdigest()
-    summary = {"run": training.run, "model_sha256": sha256, **training.summary()}
+    model_sha256 = sha256(folder / paths.MODEL_FILE)
+    summary = {
+        "run": trained.run,
+        "model_sha256": model_sha256,
+        **trained.summary(),
+        "provenance": origin,
+    }
     (folder / paths.TRAINING_FILE).write_text(json.dumps(summary, indent=2) + "\n")
-    return sha256
+    return model_sha256
 
 
-def _last_records(
-    training: Training, config: Config, examples: int, sha256: str, run: "LiveRun"
-) -> list[Record]:
-    """What is told of a training that is done."""
-    epochs = [record for record in run.records if "epoch_seconds" in record.get("values", ())]
+def _last_events(
+    trained: TrainedModel,
+    config: Config,
+    origin: dict[str, str],
+    examples: int,
+    model_sha256: str,
+    run: LiveRun,
+) -> list[Event]:
+    """The events of a run whose training is done."""
+    last_epoch = live_run.epochs(run.events)[-1]
     return [
-        {"type": "metrics", **records.metrics(training.summary(), 0, epochs[-1]["time"])},
+        {"type": "metrics", **event_log.metrics(trained.summary(), 0, last_epoch["time"])},
         {
             "type": "data",
             "name": config.data.name,
-            "hash": run.records[0]["tags"]["dvc.data"],
+            "hash": origin[provenance.DATA_HASH],
             "source": str(paths.SPLIT),
             "examples": examples,
             "shape": config.data.image_shape,
@@ -206,14 +229,10 @@ def _last_records(
         {"type": "artifacts", "path": "training"},
         {
             "type": "model",
-            "name": training.name,
-            "sha256": sha256,
+            "name": trained.name,
+            "sha256": model_sha256,
             "image_shape": config.data.image_shape,
             "classes": len(config.data.classes),
         },
-        {"type": "end", "status": "FINISHED", "time": records.now()},
+        {"type": "end", "status": "FINISHED", "time": event_log.now()},
     ]
-
-
-if __name__ == "__main__":
-    main()

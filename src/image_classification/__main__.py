@@ -1,0 +1,55 @@
+"""The door to every command: `python -m image_classification STAGE` and `image-classification`.
+
+It composes and checks the configuration first, and only then imports the stage: the libraries of
+a stage take seconds, which nobody should wait for `--help` or for the news of a typing error.
+"""
+
+import sys
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from image_classification.core import paths
+from image_classification.core.command import run_command
+from image_classification.core.config import Config
+
+STAGES = ("download", "split", "train", "evaluate", "compare")
+NEED_SPLIT = ("train", "evaluate", "compare")
+USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage by hand
+       image-classification STAGE --help                its settings
+       image-classification sync                        upload to MLflow what it does not have
+stages: {", ".join(STAGES)}"""
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in STAGES:
+        # MLflow's pages show the program that made a run.
+        sys.argv[:2] = [str(Path(__file__).with_name(f"{name}.py"))]
+        run_command(name, partial(_run, name))
+    if sys.argv[1:] == ["sync"]:
+        import_module("image_classification.sync").main()
+    elif name in ("-h", "--help"):
+        print(USAGE)
+    else:
+        print(f"error: {' '.join(sys.argv[1:])}: no such command\n{USAGE}", file=sys.stderr)
+        sys.exit(2)
+
+
+def train() -> NoReturn:
+    """Run the command `hydra`: train, or sweep with `-m`."""
+    run_command("train", partial(_run, "train"))
+
+
+def _run(stage: str, config: Config) -> int | None:
+    if stage in NEED_SPLIT:
+        fingerprint = import_module("image_classification.data.fingerprint")
+        fingerprint.require_split(paths.SPLIT, config.data)
+    code: int | None = import_module(f"image_classification.{stage}").main(config)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Several models: results, leaderboard, statistical tests, verdict, error analysis."""

@@ -1,0 +1,1 @@
+"""What every stage is built on: configuration, commands, errors, paths, files."""

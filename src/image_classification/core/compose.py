@@ -1,0 +1,93 @@
+"""How conf/, params.yaml and the command line become one typed configuration."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from image_classification.core import paths, readers
+from image_classification.core.config import Config, flatten
+from image_classification.core.errors import UserError, explain, rejected
+
+GROUPS = ("data", "recipe", "model")  # the folders of conf/
+SETTINGS_HINT = "fix it; docs/settings.md lists the settings"
+
+
+def typed(composed: DictConfig) -> Config:
+    """The typed, resolved and checked form of what Hydra composed from conf/config.yaml.
+
+    Raises:
+        UserError: a value is out of its bounds.
+        OmegaConfBaseException: a value is missing or of another type.
+    """
+    # Merged again: Hydra's `+key=value` adds keys that the schema does not know.
+    untyped = OmegaConf.to_container(composed)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), untyped))
+    assert isinstance(config, Config)
+    return config
+
+
+def compose(*overrides: str) -> Config:
+    """The configuration that a command with these overrides gets, for use from Python.
+
+    Raises:
+        UserError: the working folder lies in no project, Hydra can't read a word, or a value is
+            out of its bounds.
+        HydraException, OmegaConfBaseException: there is no such file, key or type of value.
+    """
+    root = paths.project_root()
+    params = readers.read_mapping(root / paths.PARAMS, SETTINGS_HINT)
+    with hydra.initialize_config_dir(str(root / paths.CONF), version_base="1.3"):
+        arguments = with_params(["output_dir=outputs", *overrides], params)
+        try:
+            composed = hydra.compose("config", arguments, return_hydra_config=True)
+        except Exception as error:
+            if explain(error) is not None:
+                raise
+            raise rejected(arguments, error) from error
+    HydraConfig.instance().set_config(composed)  # conf/config.yaml takes the groups' names from it
+    with open_dict(composed):
+        del composed["hydra"]
+    return typed(composed)
+
+
+def with_params(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
+    """A command line preceded by what params.yaml says and the command line does not.
+
+    `recipe.name=notebook` becomes Hydra's `recipe=notebook`: a setting has one name for all tools.
+
+    Args:
+        arguments: Hydra's flags and overrides.
+        params: the contents of params.yaml; nulls are left to conf/.
+
+    Raises:
+        UserError: a key of params.yaml is none that Hydra could know.
+    """
+    group_name = re.compile(rf"^({'|'.join(GROUPS)})\.name=")
+    arguments = [group_name.sub(r"\1=", argument) for argument in arguments]
+    given = {argument.partition("=")[0] for argument in arguments}
+    settings = [(key, value) for key, value in flatten(params) if value is not None]
+    for key, _ in settings:
+        if not re.fullmatch(r"[A-Za-z_][\w.@/-]*", key):
+            raise UserError(
+                f"{paths.PARAMS}: {key!r:.50} cannot be the name of a setting: {SETTINGS_HINT}"
+            )
+    overrides = [group_name.sub(r"\1=", f"{key}={_word(value)}") for key, value in settings]
+    first = next((i for i, word in enumerate(arguments) if re.match(r"[^-].*=", word)), None)
+    position = len(arguments) if first is None else first
+    extra = [override for override in overrides if override.partition("=")[0] not in given]
+    return [*arguments[:position], *extra, *arguments[position:]]
+
+
+def _word(value: object) -> str:
+    """A value in the grammar of Hydra's command line, whose escapes are not those of JSON."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_word, value))}]"
+    if isinstance(value, str):
+        return QuotedString(value, Quote.double).with_quotes()
+    return json.dumps(value)

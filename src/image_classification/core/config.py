@@ -1,0 +1,154 @@
+"""The typed configuration: every setting that a stage can be given, with its bounds."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from image_classification.core.errors import UserError
+
+FAMILY = r"[\w -]+"  # a model's, part of the name of a picture
+ROLES = ("train_images", "train_labels", "test_images", "test_labels")
+FAST = ("epochs", "batch_size", "learning_rate", "precision")  # what a model may set for `fast`
+MOST = 2**31 - 1  # of what is counted: epochs, images of a batch, ...
+
+
+@dataclass
+class FileConfig:
+    """One file of a data set: its name, and the SHA-256 of its contents in hexadecimal."""
+
+    name: str
+    sha256: str
+
+
+@dataclass
+class DataConfig:
+    """A data set (conf/data/)."""
+
+    name: str
+    classes: list[str]
+    image_shape: list[int]  # height, width, channels
+    validation_examples: int
+    split_seed: int
+    split_per_seed: bool
+    files: dict[str, FileConfig]  # train_images, train_labels, test_images, test_labels
+    mirrors: list[str]
+    published: dict[str, list[float]] = field(default_factory=dict)  # model: test accuracies
+
+    def __post_init__(self) -> None:
+        # The name of a file that is written, in data/raw/ and nowhere else.
+        plain = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")
+        named = all(plain.fullmatch(file.name) for file in self.files.values())
+        shape = len(self.image_shape) == 3 and all(1 <= size <= 2**16 for size in self.image_shape)
+        # A label is a byte.
+        distinct = 1 <= len(set(self.classes)) == len(self.classes) <= 256
+        _require(self.validation_examples >= 1, "data.validation_examples", "at least 1", self)
+        _require(
+            self.validation_examples <= MOST, "data.validation_examples", f"at most {MOST}", self
+        )
+        _require(0 <= self.split_seed < 2**32, "data.split_seed", "from 0 to 4294967295", self)
+        _require(shape, "data.image_shape", "[height, width, channels], each 1 to 65536", self)
+        _require(distinct, "data.classes", "1 to 256 different names", self)
+        _require(set(self.files) == set(ROLES), "data.files", ", ".join(ROLES), self)
+        _require(named, "data.files", "named without folders", self)
+
+
+@dataclass
+class ModelConfig:
+    """An architecture (conf/model/): the layers between the scaled image and the softmax output."""
+
+    name: str
+    layers: dict[str, dict[str, Any]]  # layer name: {type: a Keras layer, its arguments}
+    family: str = "${model.name}"  # models of one family share a figure
+    dropout: float = 0.0  # rate of the Dropout layers that give none
+    fast: dict[str, Any] = field(default_factory=dict)  # where it differs from the recipe `fast`
+    jit_compile: bool = False  # whether XLA compiles the training
+
+    def __post_init__(self) -> None:
+        # Models are addressed by their names in the registry, beside `champion`.
+        taken = self.name == "champion" or re.fullmatch(r"latest|v\d+", self.name, re.IGNORECASE)
+        _require(not taken, "model.name", "none of champion, latest, v1, v2, ...", self)
+        named = re.fullmatch(FAMILY, self.family)
+        _require(bool(named), "model.family", "of letters, digits, spaces, _ and -", self)
+        _require(0 <= self.dropout < 1, "model.dropout", "from 0 to below 1", self)
+        _require(
+            set(self.fast) <= set(FAST), "model.fast", f"settings among {', '.join(FAST)}", self
+        )
+        for name, layer in self.layers.items():
+            if not isinstance(layer, dict) or "type" not in layer:
+                raise UserError(f"model.layers.{name}: needs a type, for example {{type: Dense}}")
+
+
+@dataclass
+class RecipeConfig:
+    """How a model is trained (conf/recipe/)."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str  # constant, one_cycle
+    warm_up: float
+    steps_per_execution: int
+    precision: str  # float32, bfloat16: what a step computes in, if the machine can
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "steps_per_execution"):
+            _require(getattr(self, key) >= 1, f"recipe.{key}", "at least 1", self)
+            _require(getattr(self, key) <= MOST, f"recipe.{key}", f"at most {MOST}", self)
+        _require(self.learning_rate > 0, "recipe.learning_rate", "above 0", self)
+        _require(math.isfinite(self.learning_rate), "recipe.learning_rate", "finite", self)
+        _require(0 <= self.warm_up < 1, "recipe.warm_up", "from 0 to below 1", self)
+        schedules = ("constant", "one_cycle")
+        _require(self.schedule in schedules, "recipe.schedule", " or ".join(schedules), self)
+        precisions = ("float32", "bfloat16")
+        _require(self.precision in precisions, "recipe.precision", " or ".join(precisions), self)
+
+
+@dataclass
+class Config:
+    """All settings of a stage."""
+
+    data: DataConfig
+    recipe: RecipeConfig
+    model: ModelConfig
+    models: list[str]
+    seeds: list[int]
+    seed: int
+    output_dir: str
+
+    def __post_init__(self) -> None:
+        seeds = all(0 <= seed < 2**32 for seed in self.seeds)
+        _require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self)
+        _require(seeds, "seeds", "from 0 to 4294967295", self)
+        _require("\0" not in self.output_dir, "output_dir", "without NUL", self)
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def _require(holds: bool, key: str, bounds: str, config: object) -> None:
+    if not holds:
+        value = str(getattr(config, key.rpartition(".")[2]))
+        shown = value if len(value) <= 200 else value[:200] + "…"
+        raise UserError(f"{key}: must be {bounds}, got {shown}")
+
+
+def defining(config: Config) -> dict[str, Any]:
+    """The part of the configuration that defines a run, nested as in conf/."""
+    values = asdict(config)
+    for key in ("files", "mirrors", "published"):
+        del values["data"][key]
+    return {key: values[key] for key in ("seed", "data", "model", "recipe")}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) for every leaf of nested mappings, in order."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,42 @@
+"""Errors that the user can cause, in one line each."""
+
+import re
+from pathlib import Path
+
+import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+
+class UserError(Exception):
+    """An error that the user can fix; one line that names the file, key or value, and the fix."""
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for an error that the user can fix, None for a fault of this project."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _explain_hydra(error)
+    if isinstance(error, yaml.YAMLError):
+        return "not valid YAML: " + " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"{error.filename or Path.cwd()}: {error.strerror or error}"
+    if type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
+        return "MLflow: " + str(error).partition("\n")[0]
+    return None
+
+
+def _explain_hydra(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = getattr(cause, "full_key", None)
+    text = " ".join(re.split(r"\n    full_key:|\nConfig search path:", str(cause))[0].split())
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
+        known = ", ".join(sorted(str(name) for name in cause.parent_node))
+        return f"unknown key {' '.join(str(key).split())}; known here: {known}"
+    return f"{key}: {text}" if key else text
+
+
+def rejected(words: list[str], error: Exception) -> UserError:
+    """The error for words that Hydra can't read and reports by one of Python's own exceptions."""
+    return UserError(f"{' '.join(words)[:500]}: {str(error)[:200] or type(error).__name__}")

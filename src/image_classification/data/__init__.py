@@ -1,0 +1,1 @@
+"""The arrays on disk, their split, and what they were made from."""

@@ -1,0 +1,1 @@
+"""One model on the test images: metrics, corruptions, latency, figures."""

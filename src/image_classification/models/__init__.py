@@ -1,0 +1,1 @@
+"""Keras models: built from the configuration, saved, loaded safely, asked for predictions."""

@@ -1,0 +1,1 @@
+"""The pages for readers: figures of several models, the report, model cards."""

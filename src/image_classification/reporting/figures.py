@@ -1,0 +1,254 @@
+"""Figures of several models side by side: tables in, a matplotlib Figure out.
+
+Figures show the spread over the runs of a model, and are narrow enough to read on a phone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from image_classification.comparison.verdict import Pair, Score
+from image_classification.evaluation.figures import COLOURS, MARKERS, epoch_axis, new_figure
+
+WIDTH = 6.0  # inches
+ACCURACIES = [0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999]  # possible ticks
+
+
+def leaderboard(
+    rows: pd.DataFrame, scores: Sequence[Score], published: Mapping[str, Sequence[float]]
+) -> Figure:
+    """Accuracies of each run, the mean on test with its interval, and the published accuracies.
+
+    Args:
+        rows: columns model, test_accuracy, validation_accuracy (0 to 1); one row per run.
+        scores: the models from top to bottom; the intervals shown are those over seeds.
+        published: test accuracies from 0 to 1 by model, one for each published run.
+    """
+    figure = new_figure(WIDTH, 1.6 + 0.5 * len(scores))
+    axes = figure.subplots()
+    axes.set_xscale("function", functions=(_stretched, _unstretched))  # before limits are computed
+    models = [score.model for score in scores]
+    heights = rows["model"].map(models.index)
+    for column, marker, colour, offset in (
+        ("validation_accuracy", "s", COLOURS[1], -0.2),
+        ("test_accuracy", "o", COLOURS[0], 0),
+    ):
+        axes.scatter(
+            rows[column],
+            heights + offset,
+            s=18,
+            alpha=0.6,
+            marker=marker,
+            color=colour,
+            label=column.replace("_accuracy", ""),
+        )
+    reported = [(score, models.index(m)) for m in models for score in published.get(m, [])]
+    if reported:
+        values, positions = zip(*reported, strict=True)
+        axes.scatter(
+            values, np.add(positions, 0.2), marker="|", s=90, color="0.2", label="published test"
+        )
+    _draw_means(axes, scores)
+    axes.set_yticks(range(len(models)), models)
+    axes.invert_yaxis()
+    _accuracy_ticks(axes.xaxis, axes.get_xlim())
+    axes.set_xlabel("accuracy (stretched towards 100 %)")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize="small")
+    return figure
+
+
+def _draw_means(axes: Axes, scores: Sequence[Score]) -> None:
+    """The mean of each model with its interval over seeds, where it has one."""
+    for height, score in enumerate(scores):
+        if score.over_seeds:
+            axes.plot([score.over_seeds.low, score.over_seeds.high], [height] * 2, color="black")
+    known = [(score.mean, height) for height, score in enumerate(scores) if score.over_seeds]
+    if known:
+        means, heights = zip(*known, strict=True)
+        label = "test: mean, 95 % interval over seeds"
+        axes.plot(means, heights, "|k", markersize=10, label=label)
+
+
+def differences(pairs: Sequence[Pair]) -> Figure:
+    """The difference of each pair with its 95 % interval, in points; filled if significant.
+
+    Args:
+        pairs: from top to bottom.
+    """
+    figure = new_figure(WIDTH, 1.2 + 0.3 * len(pairs))
+    axes = figure.subplots()
+    for height, pair in enumerate(pairs):
+        interval = pair.difference.interval
+        colour = COLOURS[0] if pair.significant else COLOURS[1]
+        axes.plot([100 * interval.low, 100 * interval.high], [height] * 2, color=colour)
+        axes.plot(
+            100 * pair.difference.difference,
+            height,
+            "o",
+            color=colour,
+            markerfacecolor=colour if pair.significant else "white",
+        )
+    axes.axvline(0, color="0.3", linewidth=1)
+    # On a linear scale, pairs with the weakest model would leave all others in one spot.
+    axes.set_xscale("symlog", linthresh=0.5)
+    axes.set_xticks([-1, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10], minor=False)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    bounds = [
+        100 * end
+        for pair in pairs
+        for end in (pair.difference.interval.low, pair.difference.interval.high)
+    ]
+    axes.set_xlim(min([0.0, *bounds]) - 0.15, max([0.0, *bounds]) * 1.3 + 0.1)
+    axes.set_yticks(range(len(pairs)), [f"{pair.first} - {pair.second}" for pair in pairs])
+    axes.invert_yaxis()
+    axes.set_xlabel("difference of test accuracy, points")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_title("filled: significant", fontsize="medium")
+    return figure
+
+
+def accuracy_by_epoch(
+    curves: pd.DataFrame, test_accuracy: Mapping[str, float], title: str
+) -> Figure:
+    """Accuracy against epoch: training dashed, validation solid, test a dotted horizontal line.
+
+    The lines are means over the runs of a model, the bands go from the lowest to the highest.
+
+    Args:
+        curves: columns model, epoch (from 0), accuracy, val_accuracy (0 to 1); one row per run and
+            epoch.
+        test_accuracy: by model, the mean, from 0 to 1.
+        title: of the figure.
+    """
+    figure = new_figure(WIDTH, 4.2)
+    axes = figure.subplots()
+    for index, (name, history) in enumerate(curves.groupby("model", sort=False)):
+        style = _style(index)
+        for column, dash, label in (
+            ("accuracy", "--", "training"),
+            ("val_accuracy", "-", "validation"),
+        ):
+            spread = history.groupby("epoch")[column].agg(["mean", "min", "max"])
+            epochs = spread.index + 1
+            axes.plot(epochs, spread["mean"], dash, **style, label=f"{name} {label}")
+            axes.fill_between(
+                epochs, spread["min"], spread["max"], color=style["color"], alpha=0.15, linewidth=0
+            )
+        test = test_accuracy[str(name)]
+        axes.axhline(test, linestyle=":", color=style["color"], label=f"{name} test {test:.2%}")
+    axes.set_ylabel("accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.set_title(title)
+    epoch_axis(axes)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def robustness(rows: pd.DataFrame, units: Mapping[str, str]) -> Figure:
+    """Accuracy against the strength of each kind of corruption; bands from lowest to highest run.
+
+    Args:
+        rows: columns model, corruption, strength, accuracy (0 to 1); one row per run, corruption
+            and strength.
+        units: of the strengths, by corruption, in the order of the panels.
+    """
+    columns = 2
+    lines = -(-len(units) // columns)
+    figure = new_figure(WIDTH, 0.6 + 2.3 * lines)
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    for panel in panels[len(units) :]:
+        panel.set_axis_off()
+    for panel, (kind, unit) in zip(panels, units.items(), strict=False):
+        of_kind = rows[rows["corruption"] == kind]
+        for index, (name, chosen) in enumerate(of_kind.groupby("model", sort=False)):
+            spread = chosen.groupby("strength")["accuracy"].agg(["mean", "min", "max"])
+            style = _style(index)
+            panel.plot(spread.index, spread["mean"], **style, markersize=4, label=str(name))
+            panel.fill_between(
+                spread.index, spread["min"], spread["max"], color=style["color"], alpha=0.15, lw=0
+            )
+        panel.set_title(kind, fontsize="medium")
+        panel.set_xlabel(unit, fontsize="small")
+        panel.set_ylim(0, 1.02)
+        panel.yaxis.set_major_formatter(PercentFormatter(1))
+        panel.grid(alpha=0.3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=6, fontsize="small")
+    return figure
+
+
+def costs(rows: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
+    """Test accuracy against each cost; a line joins the models that no other beats in both.
+
+    Args:
+        rows: columns model, test_accuracy (0 to 1) and the costs; one row per model.
+        columns: the columns of the costs, each with the title of its axis; one panel each.
+    """
+    figure = new_figure(WIDTH, 3.2 * len(columns))
+    panels = figure.subplots(len(columns), squeeze=False).ravel()
+    for panel, (column, title) in zip(panels, columns.items(), strict=True):
+        best = rows[pareto(rows[column].to_numpy(), rows["test_accuracy"].to_numpy())]
+        best = best.sort_values(column)
+        panel.set_xscale("log")
+        panel.set_yscale("function", functions=(_stretched, _unstretched))
+        panel.step(best[column], best["test_accuracy"], where="post", color="0.6", zorder=1)
+        for index, row in enumerate(rows.to_dict("records")):
+            style = _style(index)
+            panel.plot(row[column], row["test_accuracy"], linestyle="", **style, label=row["model"])
+        panel.margins(x=0.15, y=0.15)
+        _accuracy_ticks(panel.yaxis, panel.get_ylim())
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.set_xlabel(title)
+        panel.set_ylabel("test accuracy")
+        panel.grid(alpha=0.3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=6, fontsize="small")
+    return figure
+
+
+def pareto(costs: NDArray[np.floating], values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which points no other beats: none is at least as good in both and better in one.
+
+    Args:
+        costs: (n,), less is better.
+        values: (n,), more is better.
+
+    Returns:
+        Booleans (n,).
+    """
+    as_cheap = costs[None, :] <= costs[:, None]
+    as_good = values[None, :] >= values[:, None]
+    better = (costs[None, :] < costs[:, None]) | (values[None, :] > values[:, None])
+    return np.asarray(~(as_cheap & as_good & better).any(axis=1))
+
+
+def _style(index: int) -> dict[str, Any]:
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def _stretched(accuracy: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A scale on which 90 % and 99 % are about as far apart as 99 % and 99.9 %."""
+    return np.asarray(-np.log10(np.maximum(1.0005 - accuracy, 1e-6)))
+
+
+def _unstretched(place: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.asarray(1.0005 - 10 ** -np.asarray(place))
+
+
+def _accuracy_ticks(axis: Axis, limits: tuple[float, float]) -> None:
+    low, high = sorted(limits)
+    shown = [tick for tick in ACCURACIES if low <= tick <= high]
+    axis.set_major_locator(FixedLocator(shown if len(shown) > 1 else [low, high]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(PercentFormatter(1))

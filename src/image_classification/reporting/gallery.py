@@ -1,0 +1,267 @@
+"""The pictures of the report: a comparison in; figures with their sections, texts and names out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from image_classification.comparison import error_analysis, leaderboard, verdict
+from image_classification.comparison.leaderboard import percent
+from image_classification.comparison.summary import Comparison
+from image_classification.evaluation import corruptions, metrics
+from image_classification.evaluation.figures import (
+    SHEET_COLUMNS,
+    confusion_matrix,
+    image_sheet,
+    mistake_captions,
+    reliability,
+)
+from image_classification.reporting import figures
+
+SHEET = 20  # images on a sheet
+COST_AXES = ("microseconds_batch_1", "microseconds_batch_256")  # columns of the leaderboard
+
+Section = Literal[
+    "verdict",
+    "leaderboard",
+    "curves",
+    "confusion",
+    "misses",
+    "mistakes",
+    "label_errors",
+    "calibration",
+    "robustness",
+    "costs",
+]
+Pictures = Iterator[tuple["Picture", Figure]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report.
+
+    section: of the page; its pictures stand there in the order in which `draw` yields them.
+    name: of the file, without its ending.
+    alt: the text in place of the picture.
+    caption: below the picture.
+    photo: whether it shows images, which keep their colours on a dark page.
+    """
+
+    section: Section
+    name: str
+    alt: str
+    caption: str = ""
+    photo: bool = False
+
+
+def draw(
+    comparison: Comparison,
+    curves: pd.DataFrame,
+    images: NDArray[np.uint8],
+    published: Mapping[str, Sequence[float]],
+) -> Pictures:
+    """Yield every picture of the report with its figure.
+
+    Args:
+        comparison: what to show.
+        curves: columns model, epoch, accuracy, val_accuracy; one row per run and epoch.
+        images: uint8 (test examples, height, width, channels).
+        published: test accuracies from 0 to 1, by model.
+    """
+    yield from _scores(comparison, published)
+    yield from _curves(comparison, curves)
+    yield from _confusion(comparison)
+    if len(comparison.probabilities) > 1:
+        yield from _misses(comparison, images)
+    yield from _mistakes(comparison, images)
+    if len(comparison.label_errors):
+        yield _label_errors(comparison, images)
+    yield _calibration(comparison)
+    yield _robustness(comparison)
+    yield _costs(comparison)
+
+
+def _scores(comparison: Comparison, published: Mapping[str, Sequence[float]]) -> Pictures:
+    judged = comparison.verdict
+    if judged.pairs:
+        yield (
+            Picture(
+                "verdict",
+                "differences",
+                "Difference of test accuracy of each pair with its 95 % interval. "
+                + verdict.headline(judged),
+                "Differences of mean test accuracy in points, with 95 % intervals.",
+            ),
+            figures.differences(judged.pairs),
+        )
+    means = ", ".join(f"{score.model} {percent(score.mean)}" for score in judged.scores)
+    yield (
+        Picture(
+            "leaderboard",
+            "leaderboard",
+            f"Mean test accuracy: {means}.",
+            "Each run, the mean on test, and the published results.",
+        ),
+        figures.leaderboard(
+            pd.DataFrame([entry.row() for entry in comparison.entries]), judged.scores, published
+        ),
+    )
+
+
+def _curves(comparison: Comparison, curves: pd.DataFrame) -> Pictures:
+    accuracy = {score.model: score.mean for score in comparison.verdict.scores}
+    for family, models in comparison.families().items():
+        chosen = curves[curves["model"].isin(models)]
+        yield (
+            Picture(
+                "curves",
+                f"accuracy_{family.replace(' ', '_')}",
+                f"Training, validation and test accuracy against the epoch: {family}.",
+            ),
+            figures.accuracy_by_epoch(chosen, accuracy, family),
+        )
+
+
+def _confusion(comparison: Comparison) -> Pictures:
+    for score in comparison.verdict.scores:
+        labels, probabilities = _pooled(comparison, score.model)
+        matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), comparison.classes)
+        yield (
+            Picture(
+                "confusion",
+                f"confusion_{score.model}",
+                f"Confusion matrix of {score.model}: {percent(1 - score.mean)} of the test images "
+                "are off the diagonal.",
+            ),
+            confusion_matrix(matrix, score.model),
+        )
+
+
+def _calibration(comparison: Comparison) -> tuple[Picture, Figure]:
+    tables = {
+        model: metrics.reliability(*_pooled(comparison, model))
+        for model in comparison.probabilities
+    }
+    picture = Picture(
+        "calibration",
+        "reliability",
+        "Reliability diagrams: the accuracy of each model against its confidence.",
+    )
+    return picture, reliability(tables)
+
+
+def _pooled(comparison: Comparison, model: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Labels (n,) and probabilities (n, classes) of all runs of a model, one after the other."""
+    probabilities = comparison.probabilities[model]
+    labels = np.tile(comparison.labels, len(probabilities))
+    return labels, probabilities.reshape(-1, len(comparison.classes))
+
+
+def _misses(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
+    """The images that all models miss, and those that only one misses."""
+    classes, labels, misses = comparison.classes, comparison.labels, comparison.misses
+    shared = misses.shared[:SHEET]
+    everyone = np.concatenate(list(comparison.probabilities.values()))
+    together = error_analysis.mistaken_for(labels, everyone)
+    captions = [
+        f"{index}: {classes[labels[index]]}\ntaken for {classes[together[index]]}"
+        for index in shared
+    ]
+    yield (
+        Picture(
+            "misses",
+            "missed_by_all",
+            "Test images that every model misses, each with its label and the class that it is "
+            "most often taken for.",
+            photo=True,
+        ),
+        image_sheet(images[shared], captions, "Missed by every model"),
+    )
+
+    chosen: list[int] = []
+    captions = []
+    for model, indices in misses.alone.items():
+        taken_for = error_analysis.mistaken_for(labels, comparison.probabilities[model])
+        for index in indices[:SHEET_COLUMNS]:
+            chosen.append(int(index))
+            captions.append(
+                f"only {model}: {classes[labels[index]]}\ntaken for {classes[taken_for[index]]}"
+            )
+    yield (
+        Picture(
+            "misses",
+            "missed_by_one",
+            "Test images that only one model misses, each with the model, its label and the class "
+            "that it is taken for.",
+            photo=True,
+        ),
+        image_sheet(images[np.array(chosen, int)], captions, "Missed by only one model"),
+    )
+
+
+def _mistakes(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
+    labels = comparison.labels
+    for score in comparison.verdict.scores:
+        probabilities = comparison.probabilities[score.model].mean(axis=0)
+        worst = metrics.worst_mistakes(labels, probabilities, SHEET // 2)
+        captions = mistake_captions(labels[worst], probabilities[worst], comparison.classes)
+        yield (
+            Picture(
+                "mistakes",
+                f"confident_mistakes_{score.model}",
+                f"The most confident mistakes of {score.model}, each with its label, the class "
+                "that it is taken for, and how confident the model is.",
+                photo=True,
+            ),
+            image_sheet(images[worst], captions, f"{score.model}: most confident mistakes"),
+        )
+
+
+def _label_errors(comparison: Comparison, images: NDArray[np.uint8]) -> tuple[Picture, Figure]:
+    doubted = comparison.label_errors[:SHEET]
+    captions = [
+        f"{row['example']}: label {row['label']}\nlooks like {row['suggested']}"
+        for row in doubted.to_dict("records")
+    ]
+    picture = Picture(
+        "label_errors",
+        "likely_label_errors",
+        "Test images whose label is doubtful, each with its label and the suggested class.",
+        photo=True,
+    )
+    chosen = images[doubted["example"].to_numpy(int)]
+    return picture, image_sheet(chosen, captions, "Likely label errors")
+
+
+def _robustness(comparison: Comparison) -> tuple[Picture, Figure]:
+    rows = pd.concat(
+        [result.robustness.assign(model=result.model) for result in comparison.results]
+    )
+    units = {kind: corruption.unit for kind, corruption in corruptions.CORRUPTIONS.items()}
+    corrupted = len(corruptions.sample(comparison.verdict.examples))
+    bands = "; bands from the lowest to the highest run" if comparison.verdict.runs > 1 else ""
+    picture = Picture(
+        "robustness",
+        "robustness",
+        "Accuracy against the strength of each corruption, one line per model.",
+        f"Accuracy on {corrupted:,} evenly spaced test images, from clean (0) to strongly "
+        f"corrupted{bands}.",
+    )
+    return picture, figures.robustness(rows, units)
+
+
+def _costs(comparison: Comparison) -> tuple[Picture, Figure]:
+    titles = {column.key: column.title for column in leaderboard.COLUMNS}
+    picture = Picture(
+        "costs",
+        "costs",
+        "Test accuracy against the time per image, one at a time and in batches of 256; a line "
+        "joins the models that no other beats in both accuracy and time.",
+        "The line joins the models that no other beats in both accuracy and time.",
+    )
+    means = comparison.means().reset_index()
+    return picture, figures.costs(means, {key: titles[key] for key in COST_AXES})

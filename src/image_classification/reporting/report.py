@@ -1,0 +1,158 @@
+"""The pages that people read: a comparison in, HTML and Markdown out.
+
+The text is in templates/. Pictures are embedded, so that the report is one file.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from PIL import Image
+
+from image_classification.comparison import leaderboard, verdict
+from image_classification.comparison.results import Result
+from image_classification.comparison.summary import Comparison
+from image_classification.comparison.verdict import Pair
+from image_classification.core.config import DataConfig
+from image_classification.evaluation import corruptions
+from image_classification.reporting.gallery import Picture
+
+TEMPLATES = Path(__file__).parent / "templates"
+ORIGIN = ("git.commit", "git.dirty", "dvc.data", "machine", "precision")  # in training.json
+WEAKEST = 3  # classes that a model card lists
+LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag
+
+
+def html(
+    comparison: Comparison,
+    data: DataConfig,
+    commit: Mapping[str, str],
+    settings: Mapping[str, Any],
+    pictures: Iterable[Picture],
+    folder: Path,
+) -> str:
+    """The report as one page that needs no other file and no network.
+
+    Args:
+        comparison: what to show.
+        data: that the models were trained and tested on.
+        commit: of the comparison, from `provenance.commit`.
+        settings: of params.yaml, by dotted key.
+        pictures: from `gallery.draw`.
+        folder: that holds them as PNG files.
+    """
+    robustness = pd.DataFrame(
+        [{"model": result.model, **result.robustness_means()} for result in comparison.results]
+    )
+    origin = {
+        key: sorted({_origin(result)[key] for result in comparison.results}) for key in ORIGIN
+    }
+    return _render(
+        "report.html.j2",
+        **vars(comparison),
+        means=comparison.means().to_dict("index"),
+        published={entry.model: entry.published_test_accuracy for entry in comparison.entries},
+        robustness=robustness.groupby("model").mean(),
+        recipes={result.model: result.recipe for result in comparison.results},
+        settings=settings,
+        split_per_seed=data.split_per_seed,
+        commit=commit,
+        origin=origin,
+        headline=verdict.headline(comparison.verdict),
+        sentence=lambda pair: verdict.sentence(pair, comparison.verdict),
+        columns=leaderboard.columns,
+        pictures=list(pictures),
+        embedded=lambda name: _embedded(folder / f"{name}.png"),
+    )
+
+
+def model_cards(comparison: Comparison, data: DataConfig, recipe: str) -> dict[str, str]:
+    """What users of each model should know, in Markdown, by the key of the run that trained it.
+
+    After Mitchell et al., "Model cards for model reporting" (2019). The cards name what is unknown.
+    """
+    results = {result.training["run"]: result for result in comparison.results}
+    cards = {}
+    for entry in comparison.entries:
+        result = results[entry.run]
+        tested = result.per_class[result.per_class["examples"] > 0]
+        weakest = tested.sort_values("recall", kind="stable")[:WEAKEST]
+        cards[entry.run] = _render(
+            "model_card.md.j2",
+            entry=entry,
+            data=data,
+            recipe=recipe,
+            origin=_origin(result),
+            examples=comparison.verdict.examples,
+            headline=verdict.headline(comparison.verdict),
+            columns=leaderboard.columns("card"),
+            robustness=result.robustness_means(),
+            corrupted=len(corruptions.sample(comparison.verdict.examples)),
+            weakest=list(zip(weakest["class"], weakest["recall"], strict=True)),
+        )
+    return cards
+
+
+def comparison_note(comparison: Comparison, run: str) -> str:
+    """The description of the run `comparison`: the verdict, and links to the runs compared.
+
+    A link is written `(run:KEY)`; the upload to MLflow replaces it by the address of the run. The
+    links are left out if the description would be too long for MLflow.
+
+    Args:
+        comparison: what to describe.
+        run: the key of the run `comparison`.
+    """
+    models = [score.model for score in comparison.verdict.scores]
+
+    def note(linked: bool) -> str:
+        return _render(
+            "comparison.md.j2",
+            headline=verdict.headline(comparison.verdict),
+            pairs=neighbours(comparison.verdict.pairs, models),
+            sentence=lambda pair: verdict.sentence(pair, comparison.verdict),
+            runs=leaderboard.by_model(comparison.entries),
+            linked=linked,
+            run=run,
+        )
+
+    full = note(linked=True)
+    return full if len(full) <= LONGEST_NOTE else note(linked=False)
+
+
+def _origin(result: Result) -> dict[str, str]:
+    return {key: str(result.training["provenance"].get(key, "unknown")) for key in ORIGIN}
+
+
+def neighbours(pairs: Sequence[Pair], models: Sequence[str]) -> list[Pair]:
+    """The pairs of models that are next to each other in the ranking."""
+    following = set(pairwise(models))
+    return [pair for pair in pairs if (pair.first, pair.second) in following]
+
+
+def _render(name: str, **values: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = leaderboard.percent
+    environment.filters["neighbours"] = neighbours
+    return environment.get_template(name).render(values) + "\n"
+
+
+def _embedded(path: Path) -> dict[str, Any]:
+    """A picture as a data URL, in lossless WebP, which takes half the bytes of PNG."""
+    buffer = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(buffer, "WEBP", lossless=True)
+        width, height = picture.size
+    source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return {"source": source, "width": width, "height": height}

@@ -1,0 +1,42 @@
+"""IDX files, the format that MNIST is published in."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image_classification.core.errors import UserError
+
+UNSIGNED_BYTE = 0x08  # the element type in an IDX header
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes.
+
+    The format: two zero bytes, the element type, the number of dimensions, each dimension as a
+    big-endian 32-bit integer, then the elements, the last dimension varying fastest.
+
+    Raises:
+        UserError: the file is missing, or is not exactly what its header says.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dvc repro download`")
+    hint = f"remove it and run `dvc repro --force --single-item download`: {path}"
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+        if len(magic) < 4 or magic[:3] != bytes([0, 0, UNSIGNED_BYTE]) or magic[3] == 0:
+            raise UserError(f"not an IDX file of unsigned bytes, {hint}")
+        header = stream.read(4 * magic[3])
+        if len(header) < 4 * magic[3]:
+            raise UserError(f"the header is cut short, {hint}")
+        shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
+        # Compared before anything is allocated: a false header may promise any size.
+        expected = math.prod(shape)
+        found = path.stat().st_size - stream.tell()
+        if found != expected:
+            raise UserError(f"the header promises {expected} bytes, {found} follow, {hint}")
+        try:
+            return np.fromfile(stream, np.uint8).reshape(shape)
+        except ValueError as error:  # more dimensions than NumPy has
+            raise UserError(f"{error}, {hint}") from error

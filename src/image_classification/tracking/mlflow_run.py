@@ -1,0 +1,240 @@
+"""One run in MLflow: opened or found, and what is logged to it."""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelInput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from sqlalchemy.exc import SQLAlchemyError
+
+from image_classification.core import paths
+from image_classification.core.errors import UserError
+from image_classification.tracking import mlflow_store
+from image_classification.tracking.event_log import Event
+from image_classification.tracking.provenance import TRAINING_KEY
+
+METRICS_AT_ONCE = 1000  # the most that MLflow takes
+RUN_KEY = "run.key"  # the tag that holds a run's name on disk
+
+
+@dataclass(frozen=True)
+class MlflowRun:
+    """Where events are logged to.
+
+    client: of the store.
+    experiment_id, run_id: MLflow's.
+    is_deleted: by somebody, on MLflow's pages.
+    folder: of the files that events name.
+    """
+
+    client: mlflow.MlflowClient
+    experiment_id: str
+    run_id: str
+    is_deleted: bool
+    folder: Path
+
+    def find(self, key: str) -> Run:
+        """Another run of the experiment, by its key.
+
+        Raises:
+            UserError: there is none.
+        """
+        return _find(self.client, self.experiment_id, key)
+
+    def present(self, keys: Iterable[str]) -> dict[str, str]:
+        """The ids of those runs that nobody has deleted, by their keys."""
+        runs = {key: self.find(key) for key in keys}
+        return {
+            key: run.info.run_id
+            for key, run in runs.items()
+            if run.info.lifecycle_stage != "deleted"
+        }
+
+    def models(self, run_id: str) -> list[Any]:
+        """The logged models of a run, finished or not."""
+        of_run = f"source_run_id = '{run_id}'"
+        return list(self.client.search_logged_models([self.experiment_id], of_run))
+
+    def model_id(self, run_id: str) -> str:
+        """The finished model of a run.
+
+        Raises:
+            UserError: there is none.
+        """
+        for model in self.models(run_id):
+            if model.status == LoggedModelStatus.READY:
+                return str(model.model_id)
+        raise UserError(f"run {run_id} in {mlflow.get_tracking_uri()} holds no model")
+
+
+def open_run(event: Event, folder: Path) -> MlflowRun:
+    """Find the run of an event log, or make it where the event says how it began.
+
+    Raises:
+        UserError: the run is not there, and has to be.
+    """
+    experiment_id = mlflow_store.connect(event["experiment"])
+    client = mlflow.MlflowClient()
+    with mlflow_store.store_lock():
+        begins = "start" in event
+        run = (_find_or_make if begins else _find_for)(client, experiment_id, event)
+    # The run of `mlflow run` may be in another experiment.
+    info = run.info
+    is_deleted = info.lifecycle_stage == "deleted"
+    return MlflowRun(client, info.experiment_id, info.run_id, is_deleted, folder)
+
+
+def _find(client: mlflow.MlflowClient, experiment_id: str, key: str) -> Run:
+    found = client.search_runs(
+        [experiment_id], f"tags.`{RUN_KEY}` = '{key}'", ViewType.ALL, max_results=1
+    )
+    if not found:
+        raise UserError(f"{mlflow.get_tracking_uri()} does not hold the run {key}")
+    return found[0]
+
+
+def _find_for(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> Run:
+    return _find(client, experiment_id, event["key"])
+
+
+def _find_or_make(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> Run:
+    with contextlib.suppress(UserError):
+        return _find(client, experiment_id, event["key"])
+    tags = {**event["tags"], RUN_KEY: event["key"]}
+    if event["parent"]:
+        parent = _find_or_make(client, experiment_id, event["parent"])
+        tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
+    if event["mlflow_run"]:
+        with contextlib.suppress(MlflowException):  # it may be in another store
+            run = client.get_run(event["mlflow_run"])
+            if run.data.tags.get(RUN_KEY, event["key"]) == event["key"]:
+                _set_tags(client, run.info.run_id, tags)
+                client.update_run(run.info.run_id, name=event["name"])
+                return run
+    return client.create_run(
+        experiment_id, start_time=event["start"], tags=tags, run_name=event["name"]
+    )
+
+
+def _set_tags(client: mlflow.MlflowClient, run_id: str, tags: dict[str, str]) -> None:
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def resume(run: MlflowRun, event: Event) -> None:
+    """Set the run RUNNING again, with the tags of its new process."""
+    _set_tags(run.client, run.run_id, event["tags"])
+    run.client.update_run(run.run_id, status="RUNNING")
+
+
+def params(run: MlflowRun, event: Event) -> None:
+    """Log the parameters that the run does not have."""
+    # `mlflow run` has logged some already, and a parameter can't be changed.
+    known = run.client.get_run(run.run_id).data.params
+    # MLflow refuses names with other characters than these.
+    named = {re.sub(r"[^\w\-. :/]", "_", key): value for key, value in event["values"].items()}
+    new = [Param(key, str(value)) for key, value in named.items() if key not in known]
+    run.client.log_batch(run.run_id, params=new)
+
+
+def data(run: MlflowRun, event: Event) -> None:
+    """Name the data, its folder and DVC's hash of it as an input of the run."""
+    profile = {"examples": event["examples"], "image_shape": event["shape"]}
+    dataset = Dataset(
+        name=event["name"],
+        digest=event["hash"],
+        source_type="local",
+        source=json.dumps({"uri": event["source"]}),
+        profile=json.dumps(profile),
+    )
+    inputs = [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])]
+    with mlflow_store.store_lock():  # MLflow fails where two make the same data set known at once
+        run.client.log_inputs(run.run_id, inputs)
+
+
+def metrics(run: MlflowRun, event: Event) -> None:
+    """Log the metrics of an evaluation, which may have been repeated with the same result."""
+    known = run.client.get_run(run.run_id).data.metrics
+    values = {key: value for key, value in event["values"].items() if known.get(key) != value}
+    model = run.model_id(run.run_id) if event["of_model"] else None
+    log_metrics(run, [{**event, "values": values}], model)
+
+
+def log_metrics(run: MlflowRun, events: Sequence[Event], model: str | None = None) -> None:
+    """Log many events of metrics at once; MLflow passes over what it has already."""
+    entries = [
+        Metric(key, value, event["time"], event["step"], model_id=model, run_id=run.run_id)
+        for event in events
+        for key, value in event["values"].items()
+    ]
+    for start in range(0, len(entries), METRICS_AT_ONCE):
+        run.client.log_batch(run.run_id, entries[start : start + METRICS_AT_ONCE])
+
+
+def artifacts(run: MlflowRun, event: Event) -> None:
+    """Log the files of the folder, apart from the model, which is logged as one."""
+    for path in sorted(run.folder.rglob("*")):
+        if path.is_file() and path.name not in (paths.MODEL_FILE, paths.EVENTS_FILE):
+            place = Path(event["path"]) / path.parent.relative_to(run.folder)
+            run.client.log_artifact(run.run_id, str(path), None if place == Path() else str(place))
+
+
+def inputs(run: MlflowRun, event: Event) -> None:
+    """Link the models of the runs that were compared."""
+    compared = {run.model_id(run_id) for run_id in run.present(event["runs"]).values()}
+    found = run.client.get_run(run.run_id)
+    known = {model.model_id for model in (found.inputs.model_inputs if found.inputs else [])}
+    models = [LoggedModelInput(model_id) for model_id in sorted(compared - known)]
+    run.client.log_inputs(run.run_id, models=models)
+
+
+def note(run: MlflowRun, event: Event) -> None:
+    """Describe the run, and the experiment with it, with links to other runs."""
+
+    def address(found: re.Match[str]) -> str:
+        return f"(#/experiments/{run.experiment_id}/runs/{run.find(found[1]).info.run_id}"
+
+    text = re.sub(r"\(run:([0-9a-f]{32})", address, event["text"])
+    run.client.set_tag(run.run_id, MLFLOW_RUN_NOTE, text)
+    run.client.set_experiment_tag(run.experiment_id, MLFLOW_RUN_NOTE, text)
+
+
+def end(run: MlflowRun, event: Event) -> None:
+    """Close the run."""
+    run.client.set_terminated(run.run_id, event["status"], event["time"])
+    tags = run.client.get_run(run.run_id).data.tags
+    for key in mlflow_store.PROCESS_TAGS:
+        if key in tags:
+            run.client.delete_tag(run.run_id, key)
+
+
+def finished_run(experiment: str, training_key: str) -> str | None:
+    """The id of a finished run of this very training (see provenance.training_key), if any.
+
+    Raises:
+        UnreachableError: the store can't be reached.
+    """
+    experiment_id = mlflow_store.connect(experiment)
+    query = f"attributes.status = 'FINISHED' and tags.`{TRAINING_KEY}` = '{training_key}'"
+    try:
+        found = mlflow.MlflowClient().search_runs([experiment_id], query, max_results=1)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise mlflow_store.UnreachableError(f"the tracking store can't be used: {error}") from error
+    return str(found[0].info.run_id) if found else None

@@ -1,0 +1,172 @@
+"""MLflow's store: where it is, that it is made once, and that no dead run stays RUNNING in it.
+
+It is sqlite:///mlflow.db at the project's root unless MLFLOW_TRACKING_URI names another.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import mlflow
+import mlflow.store.db.utils
+import psutil
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+from sqlalchemy.exc import SQLAlchemyError
+
+from image_classification.core import paths
+from image_classification.core.errors import UserError
+from image_classification.core.locks import locked
+
+PROCESS_TAGS = ("process.host", "process.id", "process.started")  # of a run in progress
+
+mlflow.store.db.utils.MAX_RETRY_COUNT = 1  # for the reason above
+
+logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+# What MLflow raises while it, its store or the network is down; anything else is a fault of ours.
+OUTAGES = (MlflowException, SQLAlchemyError, OSError, UserError)
+
+
+class UnreachableError(UserError):
+    """The store can't be used now; it may be later."""
+
+
+def cause_of(error: BaseException) -> str:
+    """An error in one line."""
+    return str(error).strip().partition("\n")[0][:300] or type(error).__name__
+
+
+def connect(experiment: str) -> str:
+    """Reach the store and find the experiment; make both where they are missing.
+
+    Returns:
+        The id of the experiment.
+
+    Raises:
+        UnreachableError: it can't be used, or made.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    artifacts = None
+    if uri.startswith("sqlite:///"):
+        # Relative to the main checkout, not to a copy of it that the command may run in.
+        database = paths.home() / uri.removeprefix("sqlite:///")
+        uri = f"sqlite:///{database}"
+        artifacts = (database.parent / "mlartifacts").as_uri()
+        initialize(database)
+    mlflow.set_tracking_uri(uri)
+    try:
+        client = mlflow.MlflowClient()
+        experiment_id = _experiment_id(client, experiment, artifacts)
+        _close_abandoned(client, experiment_id)
+    except (MlflowException, SQLAlchemyError) as error:
+        cause = str(error).partition("\n")[0][:300]
+        if "failed with exception" in cause:  # MLflow's words for a server that is not there
+            cause = "it does not answer"
+        raise UnreachableError(f"the tracking store {uri} can't be used: {cause}") from error
+    return experiment_id
+
+
+def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None) -> str:
+    """The experiment of that name, made when it is missing; another process may be faster."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view of it
+            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def initialize(database: Path) -> None:
+    """Make an empty database, once, however many processes start at the same time.
+
+    Raises:
+        UnreachableError: it can't be made, or what is there is no database.
+    """
+    if database.exists():
+        try:
+            with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+                connection.execute("PRAGMA schema_version")
+        except sqlite3.Error as error:  # where MLflow would try for minutes
+            raise UnreachableError(
+                f"the tracking store {database} can't be used: {error}"
+            ) from error
+        return
+    fresh = database.with_name(f"{database.name}.{uuid.uuid4().hex}")
+    try:
+        fresh.touch()  # fails at once where MLflow would try for minutes
+        # In a separate process: no connection to this name may outlive it.
+        subprocess.run(
+            [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{fresh}"],
+            check=True,
+            capture_output=True,
+        )
+        os.link(fresh, database)
+    except FileExistsError:
+        pass  # another process was faster, and its database is complete
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode().strip().splitlines()
+        cause = next((line for line in said if "Error" in line), said[-1])
+        raise UnreachableError(f"{database} can't be made: {cause}") from error
+    except OSError as error:
+        raise UnreachableError(f"{database} can't be made: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+
+
+def _close_abandoned(client: mlflow.MlflowClient, experiment_id: str) -> None:
+    """Mark as KILLED the RUNNING runs of this machine whose process is gone."""
+    running = client.search_runs(
+        [experiment_id],
+        f"attributes.status = 'RUNNING' and tags.`process.host` = '{socket.gethostname()}'",
+    )
+    for run in running:
+        pid, started = int(run.data.tags["process.id"]), run.data.tags["process.started"]
+        if not _is_alive(pid, started):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _is_alive(pid: int, started: str) -> bool:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        # Roughly: the clock that it is computed from may have been set in between.
+        return bool(abs(process.create_time() - float(started)) < 60)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def context_tags() -> dict[str, str]:
+    """Who started the process, and from which program, as MLflow's pages show it."""
+    return dict(resolve_tags())
+
+
+def process_tags() -> dict[str, str]:
+    """Which process a run belongs to; others check by it whether the process is still alive."""
+    own = psutil.Process()
+    return dict(
+        zip(
+            PROCESS_TAGS,
+            (socket.gethostname(), str(own.pid), str(own.create_time())),
+            strict=True,
+        )
+    )
+
+
+def store_lock() -> contextlib.AbstractContextManager[None]:
+    """Keep other processes of this machine from making the same run or version at the same time."""
+    return locked(paths.home() / ".mlflow.lock")

@@ -1,0 +1,57 @@
+"""What a job of a sweep (`hydra -m …`) knows of the sweep."""
+
+import json
+import math
+import os
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from image_classification.core import paths
+from image_classification.core.config import Config
+
+SWEEP = "IMAGE_CLASSIFICATION_SWEEP"  # environment variable: the parent run, the number of jobs
+
+
+def announce(parent: dict[str, Any], jobs: int) -> None:
+    """Let the jobs, also those in other processes, know of the sweep.
+
+    Args:
+        parent: the event with which the parent run begins.
+        jobs: how many there are.
+    """
+    os.environ[SWEEP] = json.dumps({"parent": parent, "jobs": jobs})
+
+
+def is_job() -> bool:
+    """Whether this process runs a job of a sweep."""
+    return SWEEP in os.environ
+
+
+def parent() -> dict[str, Any] | None:
+    """The event with which the parent run begins; None outside a sweep."""
+    found: dict[str, Any] | None = json.loads(os.environ[SWEEP])["parent"] if is_job() else None
+    return found
+
+
+def position(config: Config, name: str) -> str:
+    """Which run this is of a sweep or of the pipeline, as `run 2 of 6: `; empty for one by hand."""
+    if is_job():
+        number, total = HydraConfig.get().job.num + 1, json.loads(os.environ[SWEEP])["jobs"]
+    elif paths.is_dvc_stage():
+        names = [paths.run_name(model, seed) for model in config.models for seed in config.seeds]
+        number, total = names.index(name) + 1, len(names)
+    else:
+        return ""
+    return f"run {number} of {total}: "
+
+
+def count_jobs(overrides: list[str]) -> int:
+    """How many jobs a sweep over these overrides has; `glob(…)` counts only while Hydra runs."""
+    running = GlobalHydra.instance()
+    loader = running.config_loader() if running.is_initialized() else None
+    parsed = OverridesParser.create(loader).parse_overrides(overrides)
+    swept = [override for override in parsed if override.is_sweep_override()]
+    return math.prod(len(list(override.sweep_string_iterator())) for override in swept)

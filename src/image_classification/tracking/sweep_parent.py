@@ -1,0 +1,43 @@
+"""The parent run in MLflow of the runs of one sweep (`hydra -m …`)."""
+
+import atexit
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from image_classification.core.command import one_line_errors
+from image_classification.tracking import sweep
+
+
+class SweepParent(Callback):
+    """Hydra calls this around a sweep; conf/config.yaml names it."""
+
+    def __init__(self) -> None:
+        self._complete = False
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Open the parent run, and close it when the process ends."""
+        data = config.hydra.runtime.choices.data
+        if config.hydra.job.name != "train" or data is None:  # several data sets: no experiment
+            return
+        # MLflow takes seconds to import, and Hydra imports this module for every command.
+        from image_classification.tracking import live_run, outbox
+
+        folder = Path(config.hydra.sweep.dir)
+        with one_line_errors():  # Hydra would turn an error into a warning and continue
+            folder.mkdir(parents=True, exist_ok=True)
+            fields = live_run.opening(data, f"sweep {folder.name}", {"sweep": "true"})
+            run = live_run.LiveRun(folder, folder, fields)
+        sweep.announce(run.events[0], sweep.count_jobs(config.hydra.overrides.task))
+
+        def end() -> None:
+            if not run.end("FINISHED" if self._complete else "KILLED"):
+                outbox.upload(folder)
+
+        atexit.register(end)  # Hydra does not call on_multirun_end after a failure
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """All jobs are done."""
+        self._complete = True

@@ -1,0 +1,1 @@
+"""How a model is fitted: batches, schedules, precision, checkpoints."""

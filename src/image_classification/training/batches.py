@@ -1,0 +1,54 @@
+"""The batches of each epoch, in an order of its own."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from image_classification.data.arrays import Examples
+
+
+class BatchGroups:
+    """The batches of each epoch, many at a time, in an order drawn from (seed, epoch) alone.
+
+    Keras' own seeded shuffle of arrays repeats one order in every epoch.
+    """
+
+    def __init__(self, examples: Examples, batch_size: int, steps: int, seed: int) -> None:
+        """Group at most `steps` batches; what is too few for a batch comes alone."""
+        self._examples = examples
+        self._seed = seed
+        count = len(examples.labels)
+        whole = count - count % batch_size  # examples that fill batches
+        self._bounds = [*range(0, whole, steps * batch_size), whole]
+        if whole < count:
+            self._bounds.append(count)
+        self.steps_per_epoch = -(-count // batch_size)
+
+    def __len__(self) -> int:
+        """How many groups an epoch has."""
+        return len(self._bounds) - 1
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The indices of the examples in the order of an epoch, counted from 0."""
+        generator = np.random.default_rng([self._seed, epoch])
+        return generator.permutation(len(self._examples.labels))
+
+    def epoch(self, epoch: int) -> Iterator[Examples]:
+        """An epoch's groups, each the examples of its batches one after the other."""
+        order = self.order(epoch)
+        for start, end in pairwise(self._bounds):
+            yield Examples(*(array[order[start:end]] for array in self._examples))
+
+    def dataset(self, epochs: range) -> tf.data.Dataset:
+        """The groups of these epochs."""
+        signature = tuple(
+            tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in self._examples
+        )
+        groups = tf.data.Dataset.from_generator(
+            lambda: (tuple(group) for epoch in epochs for group in self.epoch(epoch)),
+            output_signature=signature,
+        )
+        return groups.prefetch(1)

@@ -1,0 +1,145 @@
+"""Fitting a model to the training examples, epoch by epoch."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from image_classification.core.config import RecipeConfig
+from image_classification.data.arrays import Examples
+from image_classification.models.prediction import PREDICTION_BATCH
+from image_classification.training.batches import BatchGroups
+from image_classification.training.checkpoint import State
+from image_classification.training.precision import computing_in
+from image_classification.training.progress import epoch_bars
+from image_classification.training.schedules import learning_rate
+
+
+def fit(
+    model: keras.Model,
+    recipe: RecipeConfig,
+    seed: int,
+    jit_compile: bool,
+    train: Examples,
+    validation: Examples,
+    state: State | None,
+    save: Callable[[State], None],
+    progress: bool = False,
+) -> list[dict[str, float]]:
+    """Fit a model with Adam on the cross-entropy, from the start or from a state.
+
+    Args:
+        model: from build.build; its weights change.
+        recipe: epochs, batch size and learning rate.
+        seed: of the order of the examples.
+        jit_compile: whether XLA compiles the steps.
+        train: what the model is fitted to.
+        validation: what it is measured on after each epoch.
+        state: that `save` was given in an earlier call with the same arguments; the result is, on
+            one machine, bit for bit what that call would have come to.
+        save: called with the state as soon as an epoch ends.
+        progress: whether to show the steps of each epoch on stderr, which is a terminal.
+
+    Returns:
+        The rows of `EpochRecord`.
+    """
+    groups = BatchGroups(train, recipe.batch_size, recipe.steps_per_execution, seed)
+    trainer = ManySteps(model, recipe.batch_size, recipe.precision)
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(
+            learning_rate(recipe, groups.steps_per_epoch * recipe.epochs)
+        ),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=jit_compile,
+    )
+    trainer.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *trainer.optimizer.variables]
+    if state:
+        for variable, value in zip(variables, state.variables, strict=True):
+            variable.assign(value)
+    rows = list(state.rows) if state else []
+    if len(rows) == recipe.epochs:
+        return rows
+
+    def report(row: dict[str, float]) -> None:
+        rows.append(row)
+        save(State(list(rows), [variable.numpy() for variable in variables]))
+
+    shown: AbstractContextManager[list[keras.callbacks.Callback]] = nullcontext([])
+    if progress:
+        shown = epoch_bars(groups.steps_per_epoch, recipe.steps_per_execution)
+    with shown as bars:
+        trainer.fit(
+            groups.dataset(range(len(rows), recipe.epochs)),
+            initial_epoch=len(rows),
+            epochs=recipe.epochs,
+            steps_per_epoch=len(groups),
+            shuffle=False,  # the groups are in order
+            validation_data=tuple(validation),
+            validation_batch_size=PREDICTION_BATCH,
+            callbacks=[*bars, EpochRecord(report)],
+            verbose=0,
+        )
+    return rows
+
+
+class ManySteps(keras.Model):
+    """A model whose `fit` takes a group of batches at a time and steps through it in TensorFlow.
+
+    Keras returns to Python between two batches, which takes as long as a small model's step.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int, precision: str) -> None:
+        super().__init__()
+        self.model = model
+        self.batch_size = batch_size
+        self.precision = precision
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The model's own output; Keras calls this."""
+        return self.model(images, training=training)
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of Keras' for each batch of a group; Keras calls this."""
+        images, labels = data
+        size = tf.minimum(self.batch_size, tf.shape(labels)[0])
+        images = tf.reshape(images, tf.concat([[-1, size], tf.shape(images)[1:]], axis=0))
+        labels = tf.reshape(labels, tf.stack([-1, size]))
+        count = tf.shape(labels)[0]
+        one_step = super().train_step
+
+        def step_with(batch: tf.Tensor) -> tuple[tf.Tensor]:
+            one_step((images[batch], labels[batch]))
+            return (batch + 1,)
+
+        # The scaling of the pixels and the probabilities need all digits.
+        with computing_in(self.precision, self.model.layers[1:-1]):
+            tf.while_loop(lambda batch: batch < count, step_with, [tf.constant(0)])
+        return dict(self.get_metrics_result())
+
+
+class EpochRecord(keras.callbacks.Callback):
+    """Reports a row of values for each epoch as soon as it ends.
+
+    A row: epoch (from 0), loss, accuracy, val_loss, val_accuracy, learning_rate (after the epoch),
+        epoch_seconds (validation included).
+    """
+
+    def __init__(self, report: Callable[[dict[str, float]], None]) -> None:
+        super().__init__()
+        self._report = report
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock; Keras calls this."""
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Report the epoch's values; Keras calls this."""
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        values["learning_rate"] = float(self.model.optimizer.learning_rate)
+        values["epoch_seconds"] = time.perf_counter() - self._start
+        self._report({"epoch": epoch, **values})

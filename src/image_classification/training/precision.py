@@ -1,0 +1,37 @@
+"""The precision that training steps compute in."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+
+def usable_precision(wanted: str) -> str:
+    """The wanted precision where this machine computes in it natively, else float32."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        fast_bfloat16 = details.get("compute_capability", (0, 0)) >= (8, 0)  # Ampere and later
+    else:
+        processor = Path("/proc/cpuinfo")
+        fast_bfloat16 = processor.exists() and "amx_bf16" in processor.read_text()
+    return wanted if fast_bfloat16 else "float32"
+
+
+@contextmanager
+def computing_in(precision: str, layers: Sequence[keras.Layer]) -> Iterator[None]:
+    """Make layers compute in a precision while they are traced; weights stay float32.
+
+    Layers with a type of their own keep it, and so do layers within layers.
+    """
+    changed = [layer for layer in layers if layer.dtype_policy.name == "float32"]
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    for layer in changed:
+        layer.dtype_policy = policy
+    try:
+        yield
+    finally:
+        for layer in changed:
+            layer.dtype_policy = "float32"

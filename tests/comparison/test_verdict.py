@@ -1,0 +1,235 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from image_classification.comparison import statistical_tests, verdict
+from image_classification.comparison.statistical_tests import Difference, Hits, Interval
+from image_classification.comparison.verdict import Pair, Score, Verdict
+
+
+def runs(accuracies: list[float], examples: int = 2000, seed: int = 0) -> Hits:
+    generator = np.random.default_rng(seed)
+    return generator.random((len(accuracies), examples)) < np.array(accuracies)[:, None]
+
+
+def made_up(wins: str, models: str = "abc", seeds: int = 3) -> Verdict:
+    """A verdict on these models in which these pairs alone are significant: "ab" if a beats b."""
+    difference = Difference(0.01, Interval(-0.01, 0.03), 0.2, 0.6, "a test", 0.1, 0.1)
+    scores = [Score(model, seeds, 0.9, 0.01, None, Interval(0.8, 1)) for model in models]
+    pairs = [
+        Pair(first, second, difference, 0.25, f"{first}{second}" in wins.split(), None)
+        for index, first in enumerate(models)
+        for second in models[index + 1 :]
+    ]
+    beaten = {pair.second for pair in pairs if pair.significant}
+    unbeaten = [model for model in models if model not in beaten]
+    return Verdict(scores, pairs, unbeaten, seeds, 1000)
+
+
+def test_a_score_is_the_mean_and_deviation_over_runs() -> None:
+    hits = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)
+    (score,) = verdict.judge({"a": hits}).scores
+
+    assert score.deviation == pytest.approx((0.125**2 + 0.125**2) ** 0.5)
+    assert replace(score, deviation=None) == Score(
+        model="a",
+        runs=2,
+        mean=0.625,
+        deviation=None,
+        over_seeds=statistical_tests.interval_over_seeds(np.array([0.75, 0.5])),
+        over_examples=statistical_tests.interval_over_examples(hits),
+    )
+
+
+def test_significant_is_below_5_percent_after_adjustment_for_the_pairs() -> None:
+    """Which models are right on how many of 100 examples; "ac": a and c, but not b."""
+    right = {"a": 15, "b": 6, "c": 2, "ab": 5, "ac": 6, "bc": 3, "abc": 63}
+    hits = {
+        model: np.repeat([[model in models for models in right]], list(right.values()), axis=1)
+        for model in "abc"
+    }
+    judged = verdict.judge(hits)
+
+    # a alone against b alone, b being right: 15 + 6 to 6 + 3; so with a and c, b and c.
+    p_values = [binomtest(fewer, all_).pvalue for fewer, all_ in ((9, 30), (5, 25), (8, 19))]
+    assert p_values == pytest.approx([0.043, 0.0041, 0.648], rel=0.02)
+    adjusted = [2 * p_values[0], 3 * p_values[1], p_values[2]]
+    assert [(pair.first, pair.second) for pair in judged.pairs] == [*map(tuple, ("ab", "ac", "bc"))]
+    assert [pair.adjusted for pair in judged.pairs] == pytest.approx(adjusted)
+    assert [pair.significant for pair in judged.pairs] == [False, True, False]
+    assert [pair.runs_needed for pair in judged.pairs] == [None, None, None]
+    assert (judged.unbeaten, judged.runs, judged.examples) == (["a", "b"], 1, 100)
+
+
+def test_the_runs_needed_are_for_the_level_of_one_of_the_pairs() -> None:
+    hits = {
+        "a": runs([0.92, 0.93, 0.91], seed=1),
+        "b": runs([0.90, 0.91, 0.89], seed=2),
+        "c": runs([0.50, 0.50, 0.50], seed=3),
+    }
+    judged = verdict.judge(hits)
+
+    assert [pair.significant for pair in judged.pairs] == [False, True, True]
+    first, *others = judged.pairs
+    assert 0.05 < first.adjusted < 0.1
+    found = first.difference
+    assert found.seed_variance is not None
+    assert first.runs_needed == 7
+    assert first.runs_needed == statistical_tests.runs_needed(
+        *(found.difference, found.seed_variance, found.example_variance),
+        beyond=3,
+        level=0.05 / 3,
+    )
+    assert [pair.runs_needed for pair in others] == [None, None]
+
+
+def test_a_clear_winner_beats_every_other() -> None:
+    judged = verdict.judge(
+        {
+            "poor": runs([0.70, 0.71, 0.69], seed=1),
+            "good": runs([0.90, 0.91, 0.90], seed=2),
+            "fair": runs([0.80, 0.81, 0.80], seed=3),
+        }
+    )
+
+    assert [score.model for score in judged.scores] == ["good", "fair", "poor"]
+    assert judged.unbeaten == ["good"]
+    assert verdict.headline(judged) == "good beats every other model."
+    sentences = [verdict.sentence(pair, judged) for pair in judged.pairs]
+    assert sentences[0].startswith("good beats fair (+")
+    assert len(sentences) == 3
+    page = verdict.markdown(judged)
+    assert all(sentence in page for sentence in sentences)
+
+
+def test_models_that_differ_by_chance_are_not_ranked() -> None:
+    judged = verdict.judge(
+        {
+            "one": runs([0.90, 0.92, 0.91], seed=1),
+            "other": runs([0.91, 0.90, 0.92], seed=2),
+            "poor": runs([0.50, 0.52, 0.51], seed=3),
+        }
+    )
+
+    assert set(judged.unbeaten) == {"one", "other"}
+    assert verdict.headline(judged) == (
+        f"No significant difference between {' and '.join(judged.unbeaten)}; "
+        "both beat every other model."
+    )
+    (tie,) = [pair for pair in judged.pairs if not pair.significant]
+    assert tie.runs_needed is None or tie.runs_needed > 3
+    said = verdict.sentence(tie, judged)
+    assert said.startswith(
+        f"no significant difference between {tie.first} and {tie.second} at n = "
+    )
+
+
+@pytest.mark.parametrize(
+    ("wins", "said"),
+    [
+        ("ab ac bc", "a beats every other model."),
+        ("ab bc", "a is the only model that no other beats."),
+        ("ac bc", "No significant difference between a and b; both beat every other model."),
+        ("bc", "every other model is beaten by at least one model."),
+        ("", "No significant difference among a, b and c."),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_pairs_show(wins: str, said: str) -> None:
+    assert verdict.headline(made_up(wins)).endswith(said)
+
+
+def test_three_unbeaten_models_that_beat_the_rest() -> None:
+    judged = made_up("ad bd cd", models="abcd")
+
+    assert verdict.headline(judged) == (
+        "No significant difference among a, b and c; all of them beat every other model."
+    )
+
+
+def test_one_run_each_asks_for_more_seeds() -> None:
+    judged = verdict.judge({"one": runs([0.9], seed=1), "other": runs([0.9], seed=2)})
+
+    assert "more seeds may" in verdict.sentence(judged.pairs[0], judged)
+    assert "single runs; more seeds are needed" in verdict.headline(judged)
+    assert judged.scores[0].over_seeds is None
+    assert judged.scores[0].deviation is None
+
+
+DIFFERENCE = Difference(0.0123, Interval(-0.0245, 0.0491), 0.2, 0.875, "a test", 0.1, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("significant", "runs_needed", "runs_each", "start", "end"),
+    [
+        (True, None, 3, "a beats b", ""),
+        (
+            *(False, 7, 3, "no significant difference between a and b at n = 3"),
+            "; it takes about n = 7 to show one of this size",
+        ),
+        (
+            *(False, None, 3, "no significant difference between a and b at n = 3"),
+            "; more seeds alone cannot show one of this size with 1,000 test examples",
+        ),
+        (
+            *(False, None, 1, "no significant difference between a and b at n = 1"),
+            "; more seeds may show one",
+        ),
+    ],
+)
+def test_a_sentence_gives_the_numbers_and_what_would_show_a_difference(
+    significant: bool, runs_needed: int | None, runs_each: int, start: str, end: str
+) -> None:
+    pair = Pair("a", "b", DIFFERENCE, 0.034, significant, runs_needed)
+    numbers = "(+1.23 points, 95 % interval -2.45 to 4.91, adjusted p = 0.034)"
+
+    sentence = verdict.sentence(pair, Verdict([], [pair], [], runs_each, 1000))
+
+    assert sentence == f"{start} {numbers}{end}"
+
+
+def test_the_page_is_the_headline_the_sentences_and_two_tables() -> None:
+    single = replace(DIFFERENCE, probability=None, test="another test")
+    judged = Verdict(
+        scores=[
+            Score("a", 3, 0.91, 0.0123, Interval(0.88, 0.94), Interval(0.89, 0.92)),
+            Score("b", 1, 0.9, None, None, Interval(0.87, 0.93)),
+        ],
+        pairs=[
+            Pair("a", "b", DIFFERENCE, 0.034, True, None),
+            Pair("b", "c", single, 0.25, False, None),
+        ],
+        unbeaten=["a"],
+        runs=3,
+        examples=1000,
+    )
+
+    headline, sentences, above_scores, scores, above_pairs, pairs = verdict.markdown(judged).split(
+        "\n\n"
+    )
+    assert headline.startswith(f"**{verdict.headline(judged)}** ")
+    assert sentences.splitlines() == [
+        f"- {verdict.sentence(pair, judged)}" for pair in judged.pairs
+    ]
+    assert above_scores.endswith("new examples (Wilson):")
+    assert scores.splitlines() == [
+        "| model | n | mean | standard deviation | interval over seeds | interval over examples |",
+        "|---|--:|--:|--:|--:|--:|",
+        "| a | 3 | 0.9100 | 0.0123 | 0.8800 to 0.9400 | 0.8900 to 0.9200 |",
+        "| b | 1 | 0.9000 | - | - | 0.8700 to 0.9300 |",
+    ]
+    assert above_pairs.endswith("on these examples:")
+    assert pairs.splitlines() == [
+        "| pair | difference | interval | p | P | test |",
+        "|---|--:|--:|--:|--:|---|",
+        "| a, b | +1.23 | -2.45 to +4.91 | 0.034 | 0.88 | a test |",
+        "| b, c | +1.23 | -2.45 to +4.91 | 0.25 | - | another test |",
+    ]
+
+
+def test_a_single_model_has_a_verdict_too() -> None:
+    judged = verdict.judge({"alone": runs([0.9, 0.8])})
+
+    assert judged.unbeaten == ["alone"]
+    assert "alone is the only model" in verdict.markdown(judged)

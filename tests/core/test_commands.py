@@ -1,0 +1,129 @@
+"""What a user can get wrong on the command line: one line on stderr, no traceback, nothing lost."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Project
+
+COMMAND = (sys.executable, "-m", "image_classification")
+HEAVY = {"tensorflow", "keras", "mlflow", "sklearn", "matplotlib"}  # seconds each to import
+
+
+@pytest.fixture(scope="module")
+def untouched(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which nothing has run; for the tests that leave it so."""
+    return fresh.copy(tmp_path_factory.mktemp("commands"))
+
+
+def run(project: Project, *command: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run a command; its result, and the modules that it imported."""
+    done = project.run(*command, PYTHONPROFILEIMPORTTIME="1")
+    lines = done.stderr.splitlines()
+    imported = [line for line in lines if line.startswith("import time:")]
+    done.stderr = "\n".join(line for line in lines if line not in imported)
+    return done, {line.rpartition("|")[2].strip() for line in imported}
+
+
+def refused(project: Project, *command: str) -> str:
+    """Run a command that must fail with one line, before it imports TensorFlow; the line."""
+    done, imported = run(project, *command)
+    assert done.returncode in (1, 2), done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "image_classification" in imported
+    assert not {"tensorflow", "keras"} & imported
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model=resnet"], "Could not find 'model/resnet' Available options in 'model': "),
+        (["recipe=slow"], "Could not find 'recipe/slow' Available options in 'recipe': "),
+        (["recipe.epochs=-1"], "recipe.epochs: must be at least 1, got -1"),
+        (["recipe.epochs=many"], "recipe.epochs: Value 'many' of type 'str' could not be conver"),
+        (["recipe.epoch=3"], "unknown key recipe.epoch; known here: batch_size, epochs"),
+        (["+recipe.epoch=3"], "unknown key recipe.epoch; known here: batch_size, epochs"),
+        (["epochs=3"], "unknown key epochs; known here: data, "),
+        (["model=[nn"], "no viable alternative"),
+        ([], "data/split/train_images.npy is missing: run `dvc repro split`"),
+    ],
+)
+def test_a_bad_command_line_is_one_line(
+    untouched: Project, overrides: list[str], said: str
+) -> None:
+    assert said in refused(untouched, *COMMAND, "train", *overrides)
+    assert not (untouched.root / "mlflow.db").exists()
+
+
+def test_a_bad_params_yaml_is_one_line(project: Project) -> None:
+    params = project.root / "params.yaml"
+    written = yaml.safe_load(params.read_text())
+    written["recipe"]["batchsize"] = 3
+    params.write_text(yaml.safe_dump(written))
+    assert "unknown key recipe.batchsize" in refused(project, *COMMAND, "train")
+
+    params.write_text("seeds: [0")
+    assert "not valid YAML" in refused(project, *COMMAND, "train")
+
+
+def test_outside_of_a_project_is_one_line(tmp_path: Path) -> None:
+    # Found where it is installed: the folder has no src/.
+    assert "lies in no project" in refused(Project(tmp_path), *COMMAND, "train")
+
+
+@pytest.mark.parametrize("stage", ["download", "split", "train", "evaluate", "compare"])
+def test_help_is_there_without_tensorflow_or_mlflow(untouched: Project, stage: str) -> None:
+    done, imported = run(untouched, *COMMAND, stage, "--help")
+
+    assert done.returncode == 0
+    assert "recipe:" in done.stdout
+    assert "hydra" in imported
+    assert not imported & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ([*COMMAND, "split"], "run `dvc repro download`"),
+        ([*COMMAND, "evaluate"], "run `dvc repro split`"),
+        ([*COMMAND, "compare"], "run `dvc repro split`"),
+        pytest.param(  # a sweep makes MLflow's store first
+            ["hydra", "-m", "model=lm"], "run `dvc repro split`", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_stage_run_before_its_data_is_there_says_what_to_run(
+    project: Project, command: list[str], said: str
+) -> None:
+    assert said in refused(project, *command)
+
+
+def test_a_comparison_before_the_evaluations_says_what_to_run(split_project: Project) -> None:
+    done = split_project.run(*COMMAND, "compare")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: models/tiny_lm-0/")
+    assert done.stderr.endswith("is missing: run `dvc repro evaluate@tiny_lm-0`\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_that_cannot_be_written_is_one_line(split_project: Project) -> None:
+    limited = f"ulimit -f 1; exec {sys.executable} -m image_classification split"  # 1 KiB a file
+
+    assert "data/split can't be written" in refused(split_project, "bash", "-c", limited)
+
+
+def test_a_project_can_be_used_from_any_of_its_folders(split_project: Project) -> None:
+    folder = split_project.root / "src"
+    images = split_project.root / "data/split/test_images.npy"
+    images.unlink()
+
+    said = Project(folder).must(*COMMAND, "split", PYTHONPATH=".")
+
+    assert "test 200" in said
+    assert images.exists()
+    assert not (folder / "data").exists()

@@ -1,0 +1,140 @@
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Compose
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from image_classification.core import compose as composing
+from image_classification.core.compose import typed, with_params
+from image_classification.core.config import flatten
+from image_classification.core.errors import UserError, explain
+
+MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("recipe", ["fast", "notebook"])
+def test_every_model_composes_with_every_recipe(compose: Compose, model: str, recipe: str) -> None:
+    config = compose(f"model={model}", f"recipe={recipe}")
+
+    assert config.model.name == model
+    assert config.recipe.name == recipe
+    assert config.output_dir == "outputs"
+
+
+def test_the_notebook_recipe_is_the_studys_for_every_model(compose: Compose) -> None:
+    recipes = [compose(f"model={model}", "recipe=notebook").recipe for model in MODELS]
+
+    assert {(r.epochs, r.batch_size, r.learning_rate, r.schedule) for r in recipes} == {
+        (20, 32, 0.001, "constant")
+    }
+
+
+def test_a_model_overrides_the_fast_recipe_where_it_says_so(compose: Compose) -> None:
+    for model in MODELS:
+        config = compose(f"model={model}", "recipe=fast")
+        common = {"epochs": 6, "batch_size": 128, "learning_rate": 0.003, "precision": "float32"}
+        for key, value in (common | config.model.fast).items():
+            assert getattr(config.recipe, key) == value
+
+
+def test_a_mistyped_setting_of_a_model_for_the_fast_recipe_is_refused(compose: Compose) -> None:
+    with pytest.raises(UserError, match=r"model\.fast: must be settings among epochs, "):
+        compose("model=lm", "+model.fast.epoch=3")
+
+
+def test_a_model_may_not_take_an_alias_of_the_registry(compose: Compose) -> None:
+    config = compose("model=lm").model
+
+    with pytest.raises(UserError, match=r"model\.name: must be none of champion"):
+        replace(config, name="champion")
+
+
+def test_the_command_line_wins_over_params_yaml_and_params_yaml_over_conf() -> None:
+    params = {"recipe": {"name": "fast", "epochs": 7, "batch_size": None}, "seeds": [0, 1]}
+
+    arguments = with_params(["-m", "model=nn,cnn", "recipe.epochs=3"], params)
+
+    assert arguments == ["-m", 'recipe="fast"', "seeds=[0, 1]", "model=nn,cnn", "recipe.epochs=3"]
+
+
+def test_a_group_has_the_same_name_for_hydra_and_dvc() -> None:
+    params = {"recipe": {"name": "fast"}}
+
+    assert with_params(["recipe.name=notebook"], params) == ["recipe=notebook"]
+
+
+def test_values_of_params_yaml_reach_the_config(configuration: Path, tmp_path: Path) -> None:
+    (tmp_path / "conf").symlink_to(configuration / "conf")
+    params = yaml.safe_load((configuration / "params.yaml").read_text())
+    params["models"], params["seeds"], params["recipe"]["epochs"] = ["nn", "lm"], [4, 2], 17
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+
+    with contextlib.chdir(tmp_path):
+        config = composing.compose()
+
+    assert (config.models, config.seeds, config.recipe.epochs) == (["nn", "lm"], [4, 2], 17)
+
+
+def test_the_params_yaml_of_this_project_composes_with_each_of_its_models() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    given = {key: value for key, value in flatten(params) if value is not None}
+
+    for model in params["models"]:
+        with contextlib.chdir(ROOT):
+            config = composing.compose(f"model={model}")
+
+        assert config.model.name == model
+        assert (config.models, config.seeds) == (params["models"], params["seeds"])
+        for key, value in given.items():
+            if "." in key:
+                group, name = key.split(".")
+                assert getattr(getattr(config, group), name) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("recipe.epochs=-1", "recipe.epochs: must be at least 1, got -1"),
+        ("recipe.epochs=0", "recipe.epochs: must be at least 1, got 0"),
+        ("recipe.batch_size=0", "recipe.batch_size: must be at least 1, got 0"),
+        ("recipe.learning_rate=0", "recipe.learning_rate: must be above 0, got 0.0"),
+        ("recipe.schedule=x", "recipe.schedule: must be constant or one_cycle, got x"),
+        ("recipe.warm_up=1", "recipe.warm_up: must be from 0 to below 1, got 1.0"),
+        ("model.dropout=1", "model.dropout: must be from 0 to below 1, got 1.0"),
+        ("model.family=a/b", "model.family: must be of letters, digits, spaces, _ and -, got a/b"),
+        ("data.validation_examples=0", "data.validation_examples: must be at least 1, got 0"),
+        ("seed=-1", "seed: must be from 0 to 4294967295, got -1"),
+        ("~model.layers.hidden.type", "model.layers.hidden: needs a type"),
+    ],
+)
+def test_values_out_of_bounds_are_refused(compose: Compose, override: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        compose(override)
+
+    assert said in str(error.value)
+
+
+def test_a_key_added_by_force_is_refused(compose: Compose) -> None:
+    with pytest.raises(OmegaConfBaseException, match="epoch"):
+        compose("+recipe.epoch=3")
+
+
+def test_a_layer_can_be_changed_from_the_command_line(compose: Compose) -> None:
+    config = compose("model=cnn", "model.layers.hidden.units=64")
+
+    assert config.model.layers["hidden"]["units"] == 64
+
+
+def test_a_key_with_a_line_break_is_named_in_one_line() -> None:
+    with pytest.raises(ConfigKeyError) as raised:
+        typed(OmegaConf.create({"model": {"a\nb": 1}}))
+
+    line = explain(raised.value)
+    assert line is not None
+    assert line.startswith("unknown key model.a b; known here: dropout,")
+    assert len(line.splitlines()) == 1

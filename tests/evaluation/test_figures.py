@@ -1,0 +1,97 @@
+"""What figures must show; how they look, a person has to check."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_examples
+from matplotlib.figure import Figure
+
+from image_classification.evaluation import figures
+
+CLASSES = [str(digit) for digit in range(10)]
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [0, 1, 2],
+        "loss": [0.9, 0.5, 0.3],
+        "accuracy": [0.7, 0.8, 0.9],
+        "val_loss": [0.8, 0.6, 0.5],
+        "val_accuracy": [0.75, 0.8, 0.85],
+    }
+)
+
+
+def drawn(figure: Figure) -> Figure:
+    """Every figure must also survive being drawn."""
+    figure.savefig(io.BytesIO(), format="png")
+    return figure
+
+
+def test_loss_and_accuracy_stand_side_by_side() -> None:
+    figure = drawn(figures.loss_and_accuracy(HISTORY, "title"))
+
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss (nats)", "accuracy"]
+    assert np.asarray(figure.axes[1].get_lines()[1].get_ydata()).tolist() == [0.75, 0.8, 0.85]
+
+
+def test_the_layer_table_sums_the_parameters() -> None:
+    layers = pd.DataFrame(
+        [("flatten", "Flatten", "784", 0), ("probabilities", "Dense", "10", 7850)],
+        columns=["layer", "type", "output_shape", "parameters"],
+    )
+    figure = drawn(figures.layer_table(layers, "lm"))
+
+    assert figure.axes[0].get_title() == "lm: 7,850 parameters"
+
+
+def test_confusion_rows_are_per_cent_of_the_actual_class() -> None:
+    matrix = pd.DataFrame([[3, 1], [0, 0]], index=["a", "b"], columns=["a", "b"])
+    figure = drawn(figures.confusion_matrix(matrix, "title"))
+    axes = figure.axes[0]
+
+    assert [text.get_text() for text in axes.texts] == ["75.00", "25.00", "0.00", "0.00"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual")
+
+
+def test_the_example_names_the_actual_and_the_predicted_class() -> None:
+    probabilities = np.full(10, 0.02)
+    probabilities[7] = 0.82
+    image = tiny_examples(1, 0).images[0]
+    figure = drawn(figures.example_prediction(image, 1, probabilities, CLASSES, "title"))
+
+    assert figure.axes[0].get_title() == "actual 1, predicted 7"
+
+
+@pytest.mark.parametrize("count", [0, 1, 25])
+def test_the_sheet_of_mistakes_takes_any_number(count: int) -> None:
+    examples = tiny_examples(count, 0)
+    captions = [f"caption {index}" for index in range(count)]
+    figure = drawn(figures.image_sheet(examples.images, captions, "title"))
+
+    shown = [axes.get_title() for axes in figure.axes if axes.images]
+    assert shown == captions
+
+
+def test_a_mistake_is_captioned_with_both_classes_and_the_confidence() -> None:
+    probabilities = np.array([[0.1, 0.2, 0.7]])
+
+    assert figures.mistake_captions(np.array([1]), probabilities, ["a", "b", "c"]) == [
+        "b taken for c\n70.0% confident"
+    ]
+
+
+def test_reliability_has_a_panel_a_model_on_the_diagonal() -> None:
+    table = pd.DataFrame({"confidence": [0.55, 0.95], "accuracy": [0.5, 0.9], "examples": [1, 3]})
+    figure = drawn(figures.reliability({"nn": table, "cnn": table}))
+
+    assert [axes.get_title() for axes in figure.axes] == ["nn", "cnn"]
+    diagonal, measured = figure.axes[0].get_lines()
+    assert np.array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+    assert np.asarray(measured.get_ydata()).tolist() == [0.5, 0.9]
+
+
+def test_colour_images_can_be_drawn() -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+
+    drawn(figures.example_prediction(image, 0, np.eye(10)[0], CLASSES, "title"))

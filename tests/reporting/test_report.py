@@ -1,0 +1,107 @@
+"""The report as its readers see it: in a browser, on a phone, in the dark, on paper."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Project
+from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture
+def page(trained: Project, browser: Browser) -> Iterator[Page]:
+    """The report, opened from the file, with the network cut."""
+    context = browser.new_context(viewport={"width": 1100, "height": 900}, offline=True)
+    page = context.new_page()
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    page.goto((trained.root / "reports/index.html").as_uri())
+    assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
+    yield page
+    context.close()
+
+
+def test_the_report_is_one_file_of_moderate_size(trained: Project) -> None:
+    text = (trained.root / "reports/index.html").read_text()
+
+    assert len(text) < 3_000_000
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text) == []
+    assert "<script" not in text
+
+
+def test_the_report_leads_with_the_verdict(trained: Project, page: Page) -> None:
+    verdict = json.loads((trained.root / "reports/verdict.json").read_text())
+    lead = page.locator(".lead")
+
+    assert verdict["unbeaten"][0] in lead.inner_text()
+    box = lead.bounding_box()
+    assert box is not None
+    assert box["y"] < 200
+    sections = page.locator("h2").all_inner_texts()
+    assert sections == [
+        "Verdict",
+        "Leaderboard",
+        "Accuracy by epoch",
+        "Confusion matrices",
+        "Error analysis",
+        "Calibration",
+        "Robustness",
+        "Costs",
+        "How to reproduce it",
+    ]
+    for link in page.locator("nav a").all():
+        assert page.locator(str(link.get_attribute("href"))).count() == 1
+
+
+def test_the_report_shows_what_was_measured(trained: Project, page: Page) -> None:
+    text = page.locator("body").text_content() or ""
+    board = json.loads((trained.root / "reports/leaderboard.json").read_text())
+
+    for row in board:
+        assert f"{row['test_accuracy']:.4f}" in text
+        assert row["run"] in text
+        assert f"{row['test_brier']:.4f}" in text
+    commit = trained.must("git", "rev-list", "--max-parents=0", "HEAD").strip()
+    assert f"git checkout {commit}" in text
+
+
+def test_every_picture_is_visible_and_has_an_alt_text(page: Page) -> None:
+    pictures = page.locator("img")
+
+    assert pictures.count() > 10
+    for picture in pictures.all():
+        assert picture.evaluate("image => image.complete && image.naturalWidth") > 100
+        assert len(picture.get_attribute("alt") or "") > 20
+
+
+def test_the_report_fits_a_phone(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_the_report_can_be_read_in_the_dark(page: Page) -> None:
+    def brightness(name: str) -> float:
+        colour = page.evaluate(f"getComputedStyle(document.body).{name}")
+        return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+
+    assert brightness("backgroundColor") > 200 > 60 > brightness("color")
+    page.emulate_media(color_scheme="dark")
+    assert brightness("backgroundColor") < 60 < 200 < brightness("color")
+    chart, photo = (page.locator(f"img{kind}").first for kind in (":not(.photo)", ".photo"))
+    assert "invert" in chart.evaluate("image => getComputedStyle(image).filter")
+    assert photo.evaluate("image => getComputedStyle(image).filter") == "none"
+
+
+def test_the_report_prints_everything_but_the_navigation(page: Page, tmp_path: Path) -> None:
+    page.pdf(path=tmp_path / "report.pdf")
+
+    pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes()))
+    assert 3 <= pages <= 30
+    page.emulate_media(media="print")
+    assert not page.locator("nav").is_visible()
+    runs = page.locator("details table").nth(1)
+    assert runs.evaluate("table => table.checkVisibility({contentVisibilityAuto: true})")
+    assert runs.evaluate("table => table.getBoundingClientRect().height") > 20

@@ -1,0 +1,467 @@
+"""The whole pipeline by its commands, on the tiny data set."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import Project
+from mlflow.entities import Run
+
+NAMES = ["tiny_cnn-0", "tiny_lm-0"]
+PARAMETERS = {"tiny_cnn": 3_362, "tiny_lm": 7_850}
+
+
+def client(project: Project) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
+
+
+def runs(project: Project) -> dict[str, Run]:
+    """The finished runs of the project by name; later ones win."""
+    store = client(project)
+    experiment = store.get_experiment_by_name("tiny")
+    assert experiment is not None
+    found = store.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
+    return {run.info.run_name: run for run in reversed(found)}
+
+
+def artifacts(project: Project, run: Run, folder: str) -> set[str]:
+    listed = client(project).list_artifacts(run.info.run_id, folder)
+    return {Path(entry.path).name for entry in listed}
+
+
+def aliases(project: Project) -> dict[str, str]:
+    """The run that each alias of the registry leads to, by its name in MLflow."""
+    store = client(project)
+    names = store.get_registered_model("tiny").aliases
+    versions = {alias: store.get_model_version_by_alias("tiny", alias) for alias in names}
+    return {alias: str(version.run_id) for alias, version in versions.items()}
+
+
+def started(said: str) -> list[str]:
+    """The stages that `dvc repro` says it runs."""
+    return re.findall(r"^Running stage '([^']+)'", said, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def here(trained: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which `dvc repro` has run, for tests that run DVC and take back their edits."""
+    return trained.copy(tmp_path_factory.mktemp("here"))
+
+
+def test_each_run_is_finished_and_has_its_history(trained: Project) -> None:
+    assert sorted(runs(trained)) == ["comparison", *NAMES]
+    for run in (runs(trained)[name] for name in NAMES):
+        for metric in (
+            "loss",
+            "accuracy",
+            "val_loss",
+            "val_accuracy",
+            "learning_rate",
+            "epoch_seconds",
+        ):
+            history = client(trained).get_metric_history(run.info.run_id, metric)
+            assert [entry.step for entry in history] == [0, 1], metric
+
+
+def test_a_run_says_where_it_comes_from(trained: Project) -> None:
+    run = runs(trained)["tiny_cnn-0"]
+    lock = yaml.safe_load((trained.root / "dvc.lock").read_text())
+    first = trained.must("git", "rev-list", "--max-parents=0", "HEAD").strip()
+
+    tags = run.data.tags
+    assert tags["dvc.data"] == lock["stages"]["split"]["outs"][0]["md5"]
+    assert (tags["git.commit"], tags["git.dirty"]) == (first, "false")
+    assert tags["mlflow.source.name"].endswith("train.py")
+    assert tags["mlflow.user"]
+    assert [tags[key] for key in ("dataset", "model", "recipe", "seed")] == [
+        "tiny",
+        "tiny_cnn",
+        "fast",
+        "0",
+    ]
+    assert run.inputs is not None
+    assert run.inputs.dataset_inputs[0].dataset.name == "tiny"
+
+
+def test_a_run_holds_parameters_test_metrics_and_artifacts(trained: Project) -> None:
+    run = runs(trained)["tiny_cnn-0"]
+
+    assert run.data.params["recipe.epochs"] == "2"
+    assert run.data.params["model.layers.hidden.units"] == "16"
+    assert run.data.params["seed"] == "0"
+    measured = json.loads((trained.root / "evaluations/tiny_cnn-0/metrics.json").read_text())
+    for name in ("loss", "accuracy", "precision", "f1_macro", "brier", "calibration_error"):
+        assert run.data.metrics[f"test_{name}"] == pytest.approx(measured[f"test_{name}"])
+    assert any(name.startswith("system/cpu") for name in run.data.metrics)
+    assert artifacts(trained, run, "training") >= {
+        "config.yaml",
+        "history.csv",
+        "layers.csv",
+    }
+    assert artifacts(trained, run, "evaluation") >= {
+        "confusion_matrix.csv",
+        "per_class.csv",
+        "predictions.csv",
+        "robustness.csv",
+        "costs.json",
+    }
+    assert artifacts(trained, run, "evaluation/figures") == {
+        "confusion_matrix.png",
+        "worst_mistakes.png",
+        "reliability.png",
+        "example_prediction.png",
+        "loss_and_accuracy.png",
+        "layers.png",
+    }
+
+
+def test_the_registry_names_the_present_models_and_the_champion(trained: Project) -> None:
+    store = client(trained)
+    board = json.loads((trained.root / "reports/leaderboard.json").read_text())
+    best = max(board, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
+
+    for name in ("tiny_lm", "tiny_cnn"):
+        version = store.get_model_version_by_alias("tiny", name)
+        assert version.run_id == runs(trained)[f"{name}-0"].info.run_id
+    champion = str(store.get_model_version_by_alias("tiny", "champion").run_id)
+    assert client(trained).get_run(champion).data.tags["run.key"] == best["run"]
+    assert len(store.search_model_versions("name = 'tiny'")) == 2
+
+    mlflow.set_tracking_uri(f"sqlite:///{trained.root / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/tiny@tiny_cnn")
+    images = np.load(trained.root / "data/split/test_images.npy")
+    labels = np.load(trained.root / "data/split/test_labels.npy")
+    accuracy = (np.asarray(model.predict(images)).argmax(axis=1) == labels).mean()
+    row = next(row for row in board if row["model"] == "tiny_cnn")
+    assert accuracy == pytest.approx(row["test_accuracy"])
+
+
+def test_the_leaderboard_has_what_the_stages_measured(trained: Project) -> None:
+    board = json.loads((trained.root / "reports/leaderboard.json").read_text())
+
+    assert sorted(f"{row['model']}-{row['seed']}" for row in board) == NAMES
+    assert {row["model"]: row["parameters"] for row in board} == PARAMETERS
+    for row in board:
+        run = runs(trained)[f"{row['model']}-0"]
+        assert row["run"] == run.data.tags["run.key"]
+        assert row["test_accuracy"] == pytest.approx(run.data.metrics["test_accuracy"])
+        assert row["epochs"] == 2
+    page = (trained.root / "reports/leaderboard.md").read_text()
+    assert all(f"| {name} |" in page for name in NAMES)
+    figures = {path.name for path in (trained.root / "reports/figures").iterdir()}
+    assert figures >= {"leaderboard.png", "accuracy_linear.png", "accuracy_convolutional.png"}
+
+
+def test_robustness_and_costs_are_measured_on_the_model(trained: Project) -> None:
+    folder = trained.root / "evaluations/tiny_cnn-0"
+    robustness = pd.read_csv(folder / "robustness.csv")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    costs = json.loads((folder / "costs.json").read_text())
+
+    clean = robustness[robustness["strength"] == 0]
+    assert clean["accuracy"].tolist() == pytest.approx([metrics["test_accuracy"]] * 5)
+    noisy = robustness[(robustness["corruption"] == "noise") & (robustness["strength"] > 0)]
+    assert metrics["robustness_noise"] == pytest.approx(noisy["accuracy"].mean())
+    assert costs["parameters"] == PARAMETERS["tiny_cnn"]
+    assert costs["model_bytes"] == (trained.root / "models/tiny_cnn-0/model.keras").stat().st_size
+    assert costs["microseconds_batch_1"] > costs["microseconds_batch_256"] > 0
+
+
+def test_the_comparison_is_a_run_that_leads_to_the_runs_compared(trained: Project) -> None:
+    run = client(trained).get_run(runs(trained)["comparison"].info.run_id)
+    compared = [runs(trained)[name] for name in NAMES]
+
+    note = run.data.tags["mlflow.note.content"]
+    for each in compared:
+        experiment, run_id = each.info.experiment_id, each.info.run_id
+        assert f"(#/experiments/{experiment}/runs/{run_id})" in note
+    assert run.inputs is not None
+    linked = {model.model_id for model in run.inputs.model_inputs}
+    assert linked == {
+        output.model_id
+        for each in compared
+        if each.outputs
+        for output in each.outputs.model_outputs
+    }
+    logged = artifacts(trained, run, "")
+    assert {"index.html", "verdict.json", "leaderboard.md", "figures"} <= logged
+
+
+def test_every_version_has_a_model_card(trained: Project) -> None:
+    for name in ("tiny_lm", "tiny_cnn"):
+        version = client(trained).get_model_version_by_alias("tiny", name)
+        run = runs(trained)[f"{name}-0"]
+        card = version.description or ""
+        assert f"{run.data.metrics['test_accuracy']:.4f}" in card
+        assert run.data.tags["git.commit"] in card
+        assert run.data.tags["machine"] in card
+        assert "Intended use, users, uses to avoid: unknown" in card
+
+
+def test_the_verdict_rests_on_the_predictions(trained: Project) -> None:
+    board = json.loads((trained.root / "reports/leaderboard.json").read_text())
+    accuracy = {row["model"]: row["test_accuracy"] for row in board}
+    verdict = json.loads((trained.root / "reports/verdict.json").read_text())
+    (pair,) = verdict["pairs"]
+
+    assert verdict["examples"] == 200
+    assert {score["model"]: score["mean"] for score in verdict["scores"]} == pytest.approx(accuracy)
+    assert pair["difference"]["difference"] == pytest.approx(
+        accuracy[pair["first"]] - accuracy[pair["second"]]
+    )
+    assert "McNemar" in pair["difference"]["test"]
+    page = (trained.root / "reports/leaderboard.md").read_text()
+    assert f"| {pair['first']}, {pair['second']} |" in page
+
+
+def test_dvc_shows_the_same_metrics_and_the_plots(here: Project) -> None:
+    shown = json.loads(here.must("dvc", "metrics", "show", "--json"))
+    board = json.loads((here.root / "reports/leaderboard.json").read_text())
+
+    files = shown[""]["data"]
+    for row in board:
+        name = f"evaluations/{row['model']}-0/metrics.json"
+        assert files[name]["data"]["test_accuracy"] == row["test_accuracy"]
+    here.must("dvc", "plots", "show", "--out", "dvc_plots")
+    page = (here.root / "dvc_plots/index.html").read_text()
+    assert "leaderboard.png" in page
+    assert "val_accuracy" in page
+
+
+def test_a_second_repro_runs_nothing(here: Project) -> None:
+    assert started(here.must("dvc", "repro")) == []
+    assert here.must("git", "status", "--porcelain") == ""
+
+
+CODE = "src/image_classification"
+TRAINED = {f"train@{name}" for name in NAMES}
+EVALUATED = {f"evaluate@{name}" for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "expected"),
+    [
+        ("conf/model/tiny_cnn.yaml", {"dropout": 0.5}, {"train@tiny_cnn-0"}),
+        ("conf/model/tiny_cnn.yaml", "# a comment\n", set()),
+        ("conf/model/nn.yaml", {"family": "another"}, set()),  # not one of `models`
+        ("conf/recipe/notebook.yaml", {"epochs": 99}, set()),
+        ("conf/recipe/fast.yaml", {"warm_up": 0.123}, TRAINED),
+        ("params.yaml", {"recipe.epochs": 3}, TRAINED),
+        ("conf/data/tiny.yaml", {"split_seed": 43}, {"split"}),
+        ("params.yaml", {"data.split_per_seed": True}, TRAINED | EVALUATED),
+        ("conf/data/tiny.yaml", {"mirrors": []}, set()),
+        (f"{CODE}/models/build.py", "# a comment\n", TRAINED | EVALUATED),
+        (f"{CODE}/training/fit.py", "# a comment\n", TRAINED),
+        (f"{CODE}/evaluation/latency.py", "# a comment\n", EVALUATED | {"compare"}),
+        (f"{CODE}/reporting/templates/report.html.j2", "\n", {"compare"}),
+        (f"{CODE}/sources/mirrors.py", "# a comment\n", {"download", "split"}),
+        (f"{CODE}/tracking/uploader.py", "# a comment\n", set()),
+        (f"{CODE}/core/command.py", "# a comment\n", set()),
+    ],
+)
+def test_a_change_reruns_just_what_it_affects(
+    here: Project, file: str, change: str | dict[str, object], expected: set[str]
+) -> None:
+    try:
+        if isinstance(change, str):
+            (here.root / file).write_text((here.root / file).read_text() + change)
+        else:
+            for key, value in change.items():
+                here.set(file, key, value)
+        found = here.dvc_status()
+    finally:
+        here.restore()
+
+    assert set(found) == expected
+
+
+def test_another_seed_runs_what_is_new_and_compares(here: Project) -> None:
+    try:
+        here.set("params.yaml", "seeds", [0, 1])
+        found = here.dvc_status()
+    finally:
+        here.restore()
+
+    # A stage that has never run is listed, with its missing outputs.
+    new = {stage.replace("-0", "-1") for stage in TRAINED | EVALUATED}
+    assert set(found) == new | {"compare"}
+
+
+def test_the_registry_follows_the_parameters_there_and_back(trained_copy: Project) -> None:
+    before = aliases(trained_copy)
+    (worst,) = (name for name in PARAMETERS if before[name] != before["champion"])
+
+    trained_copy.set("params.yaml", "models", [worst])
+    assert started(trained_copy.must("dvc", "repro")) == ["compare"]
+    assert aliases(trained_copy) == {**before, "champion": before[worst]}
+
+    trained_copy.restore()
+    assert started(trained_copy.must("dvc", "repro")) == ["compare"]  # DVC's cache does not answer
+    assert aliases(trained_copy) == before
+
+
+def test_the_reports_own_command_trains_nothing_anew(here: Project) -> None:
+    page = (here.root / "reports/index.html").read_text()
+    (command,) = re.findall(r"^(dvc exp run [^<]*)</pre>", page, re.MULTILINE)
+    command = html.unescape(command).replace("dvc exp run", "dvc exp run --temp")
+
+    said = here.must("bash", "-c", command)
+
+    assert "Stage 'train@tiny_cnn-0' didn't change, skipping" in said
+    assert started(said) == []
+
+
+def test_a_comparison_in_a_copy_is_logged_to_the_main_checkout_and_moves_no_alias(
+    trained_copy: Project,
+) -> None:
+    before, comparison = aliases(trained_copy), runs(trained_copy)["comparison"].info.run_id
+    (worst,) = (name for name in PARAMETERS if before[name] != before["champion"])
+
+    said = trained_copy.must("dvc", "exp", "run", "--temp", "-S", f"models=[{worst}]")
+
+    assert started(said) == ["compare"]
+    found = runs(trained_copy)["comparison"]
+    assert found.info.run_id != comparison
+    assert found.data.params["models"] == f"['{worst}']"
+    assert aliases(trained_copy) == before
+    assert trained_copy.must("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_a_changed_model_reruns_its_own_stages_and_the_old_one_comes_from_the_cache(
+    split_project: Project,
+) -> None:
+    project = split_project
+    project.set("params.yaml", "models", ["tiny_lm"])
+    project.must("git", "commit", "--quiet", "--all", "--message", "one model")
+    project.must("dvc", "repro")
+    before = aliases(project)
+
+    project.set("conf/model/tiny_lm.yaml", "fast.batch_size", 64)
+    said = project.must("dvc", "repro")
+
+    assert started(said) == ["train@tiny_lm-0", "evaluate@tiny_lm-0", "compare"]
+    assert not set(aliases(project).values()) & set(before.values())
+
+    project.restore()
+    said = project.must("dvc", "repro")
+
+    # Nothing is trained again, and the registry points at the first run again.
+    assert started(said) == ["compare"]
+    assert aliases(project) == before
+
+
+@pytest.mark.slow
+def test_an_experiment_in_a_copy_reads_its_own_config_and_logs_to_the_main_checkout(
+    trained_copy: Project,
+) -> None:
+    before = aliases(trained_copy)
+    known = {run.info.run_id for run in runs(trained_copy).values()}
+
+    trained_copy.must(
+        *("dvc", "exp", "run", "--temp", "-S", "recipe.epochs=1", "-S", "models=[tiny_cnn]"),
+        *("-S", "conf/model/tiny_cnn.yaml:dropout=0.7"),
+    )
+
+    found = runs(trained_copy)
+    new = {name: run for name, run in found.items() if run.info.run_id not in known}
+    assert sorted(new) == ["comparison", "tiny_cnn-0"]
+    params = new["tiny_cnn-0"].data.params
+    assert (params["recipe.epochs"], params["model.dropout"]) == ("1", "0.7")
+    assert aliases(trained_copy) == before
+    assert trained_copy.dvc_status() == {}
+
+
+SWEEP = ("recipe=notebook", "recipe.epochs=1")
+
+
+def sweep(project: Project, *overrides: str) -> tuple[str, list[Run]]:
+    """Run a sweep; what it printed, and its runs in MLflow."""
+    said = project.must("hydra", "-m", *overrides, *SWEEP)
+    store = client(project)
+    experiment = store.get_experiment_by_name("tiny")
+    assert experiment is not None
+    parent, *_ = store.search_runs([experiment.experiment_id], "tags.sweep = 'true'")
+    assert parent.info.status == "FINISHED"
+    children = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    return said, list(store.search_runs([experiment.experiment_id], children))
+
+
+def test_a_sweep_has_one_parent_repeats_nothing_and_leaves_dvc_alone(trained_copy: Project) -> None:
+    said, children = sweep(trained_copy, "model=tiny_lm,tiny_cnn,tiny_lm")
+
+    assert sorted(run.info.run_name for run in children) == NAMES
+    assert {run.info.status for run in children} == {"FINISHED"}
+    batch_size = trained_copy.value("conf/recipe/notebook.yaml", "batch_size")
+    assert {run.data.params["recipe.batch_size"] for run in children} == {str(batch_size)}
+    for number, name in enumerate(("tiny_lm-0", "tiny_cnn-0", "tiny_lm-0"), start=1):
+        assert f"run {number} of 3: {name}" in said
+    (first,) = (run.info.run_id for run in children if run.info.run_name == "tiny_lm-0")
+    assert f"skipped: MLflow run {first} has trained tiny_lm-0" in said
+    assert trained_copy.dvc_status() == {}
+    assert trained_copy.must("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_a_sweep_does_not_repeat_what_another_has_trained(trained_copy: Project) -> None:
+    _, first = sweep(trained_copy, "model=tiny_lm,tiny_cnn")
+    said, second = sweep(trained_copy, "model=tiny_lm", "seed=range(0,2)")
+
+    assert sorted(run.info.run_name for run in first) == NAMES
+    assert [run.info.run_name for run in second] == ["tiny_lm-1"]
+    (known,) = (run.info.run_id for run in first if run.info.run_name == "tiny_lm-0")
+    assert f"skipped: MLflow run {known} has trained tiny_lm-0" in said
+
+
+def test_mlflow_run_trains_one_model_with_any_setting(trained_copy: Project) -> None:
+    said = trained_copy.must(
+        *("mlflow", "run", ".", "--env-manager", "local", "-e", "train"),
+        *("-P", "model=tiny_lm", "-P", "recipe.epochs=1", "-P", "seed=5"),
+    )
+
+    run_id = said.rpartition("Run (ID '")[2].partition("'")[0]
+    run = client(trained_copy).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["recipe.epochs"] == "1"
+    assert run.data.tags["seed"] == "5"
+    assert len(client(trained_copy).get_metric_history(run_id, "val_accuracy")) == 1
+    assert trained_copy.dvc_status() == {}
+
+
+@pytest.mark.slow
+def test_mlflow_run_runs_the_whole_pipeline_with_any_setting(split_project: Project) -> None:
+    split_project.must(
+        *("mlflow", "run", ".", "--env-manager", "local"),
+        *("-P", "models=[tiny_lm]", "-P", "recipe=notebook", "-P", "recipe.epochs=1"),
+    )
+
+    board = json.loads((split_project.root / "reports/leaderboard.json").read_text())
+    assert [(row["model"], row["epochs"]) for row in board] == [("tiny_lm", 1)]
+    assert runs(split_project)["tiny_lm-0"].data.tags["recipe"] == "notebook"
+
+
+@pytest.mark.slow
+def test_more_seeds_train_only_what_is_new(split_project: Project) -> None:
+    project = split_project
+    project.must("dvc", "exp", "run", "-S", "models=[tiny_lm]")
+    first = runs(project)["tiny_lm-0"].info.run_id
+    project.must("dvc", "exp", "run", "-S", "models=[tiny_lm]", "-S", "seeds=[0,1,2]")
+
+    found = runs(project)
+    assert sorted(found) == ["comparison", "tiny_lm-0", "tiny_lm-1", "tiny_lm-2"]
+    del found["comparison"]
+    assert found["tiny_lm-0"].info.run_id == first
+    verdict = json.loads((project.root / "reports/verdict.json").read_text())
+    (score,) = verdict["scores"]
+    accuracies = [run.data.metrics["test_accuracy"] for run in found.values()]
+    assert score["trainings"] == 3
+    assert score["mean"] == pytest.approx(np.mean(accuracies))
+    assert score["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    page = (project.root / "reports/index.html").read_text()
+    assert "-S 'seeds=[0, 1, 2]'" in page  # the command that repeats it

@@ -1,0 +1,105 @@
+"""MLflow's database is a view of what DVC holds: lost, it comes back."""
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from conftest import Project
+
+from image_classification import sync
+
+
+def contents(database: Path) -> dict[str, Any]:
+    """All that MLflow shows of an experiment, but for the ids that it gave."""
+    client = mlflow.MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs, keys = {}, {}
+    for found in client.search_runs([experiment.experiment_id]):
+        run = client.get_run(found.info.run_id)
+        keys[run.info.run_id] = run.data.tags["run.key"]
+        tags = {key: value for key, value in run.data.tags.items() if key != "mlflow.note.content"}
+        assert run.inputs is not None
+        runs[run.data.tags["run.key"]] = {
+            "info": (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time),
+            "params": run.data.params,
+            "tags": tags,
+            "metrics": {
+                name: [
+                    (entry.step, entry.timestamp, entry.value)
+                    for entry in client.get_metric_history(run.info.run_id, name)
+                ]
+                for name in run.data.metrics
+            },
+            "artifacts": files(client, run.info.run_id),
+            "data": [entry.dataset.digest for entry in run.inputs.dataset_inputs],
+            "models compared": len(run.inputs.model_inputs),
+        }
+    models = {
+        keys[model.source_run_id]: (
+            model.name,
+            model.status,
+            model.params,
+            len(model.metrics or ()),
+        )
+        for model in client.search_logged_models([experiment.experiment_id])
+    }
+    registered = client.get_registered_model("tiny")
+    aliases = {alias: int(version) for alias, version in registered.aliases.items()}
+    versions = {
+        int(version.version): (keys[version.run_id], version.description)
+        for version in client.search_model_versions("name = 'tiny'")
+    }
+    note = experiment.tags["mlflow.note.content"]
+    for run_id, key in keys.items():
+        note = note.replace(run_id, key)
+    return {
+        "runs": runs,
+        "models": models,
+        "registered": registered.description,
+        "versions": versions,
+        "aliases": aliases,
+        "note": note,
+    }
+
+
+def files(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
+    folder = Path(client.download_artifacts(run_id, ""))
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_another_clone_restores_every_run_from_what_dvc_holds(
+    trained: Project, trained_copy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(trained.root / "mlflow.db")
+    assert len(before["runs"]) == 3
+    elsewhere = Project(tmp_path / "clone")
+    remote = f"['remote \"elsewhere\"']\nurl = {tmp_path / 'remote'}\n"
+    (trained_copy.root / ".dvc/config.local").write_text(remote)
+    trained_copy.must("dvc", "push", "--remote", "elsewhere")
+    subprocess.run(["git", "clone", "--quiet", trained_copy.root, elsewhere.root], check=True)
+    (elsewhere.root / ".dvc/config.local").write_text(f"[core]\nremote = elsewhere\n{remote}")
+    elsewhere.must("dvc", "pull")
+    shutil.rmtree(trained_copy.root)
+    assert elsewhere.dvc_status() == {}
+    assert not (elsewhere.root / "mlflow.db").exists()
+    monkeypatch.chdir(elsewhere.root)
+
+    assert sync.sync() == 0
+
+    after = contents(elsewhere.root / "mlflow.db")
+    for key, run in before["runs"].items():
+        for part, value in run.items():
+            assert after["runs"][key][part] == value, part
+    assert after == before
+
+    assert sync.sync() == 0  # once more changes nothing
+    assert contents(elsewhere.root / "mlflow.db") == before

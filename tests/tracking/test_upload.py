@@ -1,0 +1,362 @@
+"""How event logs reach MLflow, whatever state it, the disk or the outbox is in."""
+
+import shutil
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import at_once
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from image_classification import sync
+from image_classification.tracking import (
+    background_logger,
+    event_log,
+    live_run,
+    outbox,
+    run_folder,
+    uploader,
+)
+from image_classification.tracking.background_logger import BackgroundLogger
+from image_classification.tracking.event_log import Event
+from image_classification.tracking.mlflow_run import MlflowRun
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
+    """A project that has nothing but a store."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    return tmp_path
+
+
+def logged_run(folder: Path, *more: Event, name: str = "it") -> Path:
+    """A folder with the event log of a run."""
+    folder.mkdir(parents=True)
+    run = {"type": "run", **live_run.opening("mine", name, {"seed": "0"})}
+    end = {"type": "end", "status": "FINISHED", "time": event_log.now()}
+    event_log.write(folder, [run, *more, end])
+    return folder
+
+
+def found() -> list[Run]:
+    client = mlflow.MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, run_view_type=ViewType.ALL))
+
+
+def waiting(project: Path) -> list[str]:
+    return [path.name for path in (project / "outbox").glob("*-*")]
+
+
+def test_a_half_removed_entry_of_the_outbox_holds_up_nothing(project: Path) -> None:
+    (project / "outbox/1-half").mkdir(parents=True)
+    folder = logged_run(project / "outputs/it")
+
+    assert outbox.upload(folder) == outbox.NOT_UPLOADED
+
+    assert [run.info.status for run in found()] == ["FINISHED"]
+    assert waiting(project) == ["1-half"]
+
+
+def test_what_is_refused_waits_once_and_is_uploaded_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = logged_run(project / "outputs/it", {"type": "params", "values": {"a": "1"}})
+    with monkeypatch.context() as down:
+        down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        assert outbox.upload(folder) == outbox.NOT_UPLOADED
+        assert outbox.upload(folder) == outbox.NOT_UPLOADED
+    assert "127.0.0.1:9 can't be used: it does not answer" in capsys.readouterr().err
+    assert len(waiting(project)) == 1
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+
+    assert outbox.upload() == 0
+
+    (run,) = found()
+    assert run.data.params["a"] == "1"
+    assert waiting(project) == []
+
+
+def test_a_stage_of_dvc_does_not_fail_for_mlflow(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("DVC_STAGE", "train@it")
+
+    assert outbox.upload(logged_run(project / "models/it")) == 0
+    assert len(waiting(project)) == 1
+
+
+@pytest.mark.parametrize("kind", ["garbage", "folder", "nonsense://store"])
+def test_a_store_that_cannot_be_one_costs_a_line_and_no_time(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    if kind == "garbage":
+        (project / "mlflow.db").write_text("no database at all, and long enough to be one" * 9)
+    elif kind == "folder":
+        (project / "mlflow.db").unlink()
+        (project / "mlflow.db").mkdir()
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", kind)
+    (project / "it").mkdir()
+    start = time.monotonic()
+
+    run = live_run.LiveRun(project / "it", project / "it", live_run.opening("mine", "it", {}))
+    assert not run.end("KILLED")
+
+    assert time.monotonic() - start < 20
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert said.count("the run continues, and its events wait on disk") == 1
+    assert [event["type"] for event in event_log.read(project / "it/events.jsonl")] == [
+        "run",
+        "end",
+    ]
+
+
+def test_an_interruption_does_not_wait_for_thousands_of_events(project: Path) -> None:
+    (project / "it").mkdir()
+    run = live_run.LiveRun(project / "it", project / "it", live_run.opening("mine", "it", {}))
+    for step in range(1500):
+        values = {f"system/{i}": float(i) for i in range(10)}
+        run.log("metrics", **event_log.metrics(values, step, event_log.now()))
+    start = time.monotonic()
+
+    run.end("KILLED")
+
+    assert time.monotonic() - start < live_run.LAST_SECONDS + 5
+    assert sync.sync() == 0
+    (logged,) = found()
+    client = mlflow.MlflowClient()
+    history = client.get_metric_history(logged.info.run_id, "system/3")
+    assert [entry.step for entry in history] == list(range(1500))
+
+
+def unfinished(project: Path, name: str) -> Path:
+    """A checkpoint's folder of a run that has no end."""
+    folder = logged_run(project / "checkpoints" / name)
+    event_log.write(folder, event_log.read(folder / "events.jsonl")[:-1])
+    return folder
+
+
+def test_a_run_that_is_resumed_after_sync_is_not_killed_by_what_waited(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unfinished(project, "key")
+    with monkeypatch.context() as down:
+        down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        assert sync.sync() == outbox.NOT_UPLOADED
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    run = live_run.LiveRun(folder, folder, live_run.opening("mine", "it", {}))
+    assert run.end("FINISHED")
+
+    assert sync.sync() == 0
+
+    assert [run.info.status for run in found()] == ["FINISHED"]
+
+
+def test_a_run_with_its_results_is_not_killed_by_sync(project: Path) -> None:
+    """Killed after its results are there, before its last folder is removed."""
+    run_folder.finish(unfinished(project, "key"))
+
+    assert sync.sync() == 0
+
+    assert (project / "checkpoints/key/finished").exists()  # DVC may ask for them again
+    assert found() == []
+
+
+def test_a_run_that_had_no_time_to_log_anything_holds_up_nothing(project: Path) -> None:
+    (project / "checkpoints/key").mkdir(parents=True)
+    (project / "checkpoints/key/events.jsonl").touch()
+
+    assert sync.sync() == 0
+    assert waiting(project) == []
+
+
+def test_a_run_that_was_deleted_in_mlflow_stays_so_and_holds_up_no_comparison(
+    project: Path,
+) -> None:
+    training = logged_run(project / "models/it")
+    assert outbox.upload(training) == 0
+    (run,) = found()
+    mlflow.MlflowClient().delete_run(run.info.run_id)
+    key = event_log.read(training / "events.jsonl")[0]["key"]
+    compared = logged_run(
+        project / "reports",
+        {"type": "inputs", "runs": [key]},
+        {"type": "versions", "name": "mine", "description": "", "cards": {key: "card"}},
+        {"type": "aliases", "name": "mine", "values": {"champion": key}},
+        name="comparison",
+    )
+
+    assert outbox.upload(training, compared) == 0
+
+    status = {run.info.run_name: (run.info.lifecycle_stage, run.info.status) for run in found()}
+    assert status == {"it": ("deleted", "FINISHED"), "comparison": ("active", "FINISHED")}
+
+
+def test_names_that_mlflow_refuses_are_changed(project: Path) -> None:
+    values = {"model.layers.conv(1).units": 8, "classes": ["a long name"] * 2000}
+    folder = logged_run(project / "it", {"type": "params", "values": values})
+
+    assert outbox.upload(folder) == 0
+
+    (run,) = found()
+    assert run.data.params["model.layers.conv_1_.units"] == "8"
+    assert run.data.params["classes"].startswith("['a long name', 'a long name'")
+
+
+def test_a_repeated_evaluation_is_logged_where_it_differs(project: Path) -> None:
+    folder = logged_run(project / "it")
+    assert outbox.upload(folder) == 0
+    (run,) = found()
+    client = mlflow.MlflowClient()
+    model = client.create_logged_model(run.info.experiment_id, "it", source_run_id=run.info.run_id)
+    client.finalize_logged_model(model.model_id, "READY")
+    key = event_log.read(folder / "events.jsonl")[0]["key"]
+    for at, accuracy, seconds in ((1, 0.5, 3.0), (2, 0.5, 4.0)):
+        evaluation = project / f"evaluation-{at}"
+        evaluation.mkdir()
+        values = {"test_accuracy": accuracy, "seconds": seconds}
+        measured = {"type": "metrics", **event_log.metrics(values, 0, at, of_model=True)}
+        event_log.write(evaluation, [{"type": "run", "key": key, "experiment": "mine"}, measured])
+        assert outbox.upload(evaluation) == 0
+
+    history = {
+        name: [entry.value for entry in client.get_metric_history(run.info.run_id, name)]
+        for name in ("test_accuracy", "seconds")
+    }
+    assert history == {"test_accuracy": [0.5], "seconds": [3.0, 4.0]}
+
+
+def test_processes_that_upload_the_same_at_once_make_one_run(project: Path) -> None:
+    folder = logged_run(project / "it")
+
+    assert at_once(outbox.upload, *[(folder,)] * 3) == [0, 0, 0]
+
+    assert [run.info.status for run in found()] == ["FINISHED"]
+    assert waiting(project) == []
+
+
+def test_versions_that_are_registered_at_once_do_not_clash(project: Path) -> None:
+    keys = []
+    for name in ("a", "b", "c"):
+        training = logged_run(project / "models" / name, name=name)
+        assert outbox.upload(training) == 0
+        keys.append(event_log.read(training / "events.jsonl")[0]["key"])
+    client = mlflow.MlflowClient()
+    for run in found():
+        experiment, run_id = run.info.experiment_id, run.info.run_id
+        model = client.create_logged_model(experiment, "it", source_run_id=run_id)
+        client.finalize_logged_model(model.model_id, "READY")
+    compared = [
+        logged_run(
+            project / key,
+            {"type": "versions", "name": "mine", "description": "", "cards": {key: f"card {key}"}},
+            {"type": "aliases", "name": "mine", "values": {f"alias-{key}": key, "champion": key}},
+        )
+        for key in keys
+    ]
+
+    assert at_once(outbox.upload, *[(folder,) for folder in compared]) == [0, 0, 0]
+
+    assert waiting(project) == []
+    versions = client.search_model_versions("name = 'mine'")
+    assert sorted(int(version.version) for version in versions) == [1, 2, 3]
+    for key in keys:
+        version = client.get_model_version_by_alias("mine", f"alias-{key}")
+        assert version.description == f"card {key}"
+    assert client.get_model_version_by_alias("mine", "champion").run_id
+
+
+def test_sync_copies_nothing_that_stays_where_it_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logged_run(project / "models/it")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+    assert sync.sync() == outbox.NOT_UPLOADED
+
+    assert "does not answer: the event logs of 1 folder(s) wait for" in capsys.readouterr().err
+    assert waiting(project) == []
+
+
+def test_every_type_of_event_has_one_that_logs_it() -> None:
+    assert {"run", "model", *uploader.HANDLERS} == set(event_log.FIELDS)
+    assert not {"run", "model"} & set(uploader.HANDLERS)
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    """The events that a handler with a programming error was given."""
+    given: list[Event] = []
+
+    def handle(run: object, event: Event) -> None:
+        given.append(event)
+        raise TypeError("a fault of this project")
+
+    monkeypatch.setitem(uploader.HANDLERS, "params", handle)
+    return given
+
+
+def test_a_programming_error_in_an_upload_is_raised_and_nothing_waits(
+    project: Path, faulty: list[Event]
+) -> None:
+    folder = logged_run(project / "it", {"type": "params", "values": {}})
+
+    with pytest.raises(TypeError, match="a fault of this project"):
+        outbox.upload(folder)
+
+    assert len(faulty) == 1
+    assert waiting(project) == []
+
+
+def test_a_programming_error_in_the_background_is_raised_at_the_end_and_not_tried_again(
+    project: Path, faulty: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background_logger, "RETRY_SECONDS", 0.0)
+    folder = logged_run(project / "it", {"type": "params", "values": {}})
+    logger = BackgroundLogger(folder)
+    for event in event_log.read(folder / "events.jsonl"):
+        logger.log(event)
+
+    with pytest.raises(TypeError, match="a fault of this project"):
+        logger.finish("digest")
+
+    assert len(faulty) == 1
+    assert [run.info.status for run in found()] == ["RUNNING"]
+
+
+def test_an_outage_in_the_background_is_tried_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The counterpart of the programming error: the same handler, but MLflow's own exception."""
+    monkeypatch.setattr(background_logger, "RETRY_SECONDS", 0.0)
+    handle, failures = uploader.HANDLERS["params"], iter([MlflowException("down")] * 3)
+
+    def failing(run: MlflowRun, event: Event) -> None:
+        for failure in failures:
+            raise failure
+        handle(run, event)
+
+    monkeypatch.setitem(uploader.HANDLERS, "params", failing)
+    folder = logged_run(project / "it", {"type": "params", "values": {"a": "1"}})
+    logger = BackgroundLogger(folder)
+    for event in event_log.read(folder / "events.jsonl"):
+        logger.log(event)
+    deadline = time.monotonic() + 30
+    while [run.info.status for run in found()] != ["FINISHED"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    assert logger.finish("digest")
+
+    assert next(failures, None) is None
+    assert [run.data.params for run in found()] == [{"a": "1"}]
+    said = capsys.readouterr().err
+    assert said.count("MLflow: down: the run continues") == 1
+    assert said.count("MLflow answers again") == 1

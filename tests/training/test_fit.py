@@ -1,0 +1,242 @@
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from conftest import Compose, tiny_examples
+from numpy.typing import NDArray
+
+from image_classification.core.config import ModelConfig, RecipeConfig
+from image_classification.data.arrays import Examples
+from image_classification.models import build
+from image_classification.training import fit as fitting
+from image_classification.training.checkpoint import State
+from image_classification.training.fit import EpochRecord, ManySteps, fit
+from image_classification.training.schedules import learning_rate
+
+TRAIN, VALIDATION = tiny_examples(50, seed=0), tiny_examples(20, seed=1)
+COMPILED = [False, pytest.param(True, id="xla")]
+
+# Two epochs of 7 steps: 6 of 8 examples and one of 2.
+CONSTANT = RecipeConfig(
+    name="small",
+    epochs=2,
+    batch_size=8,
+    learning_rate=0.001,
+    schedule="constant",
+    warm_up=0,
+    steps_per_execution=3,
+    precision="float32",
+)
+ONE_CYCLE = replace(CONSTANT, learning_rate=0.01, schedule="one_cycle", warm_up=0.25)
+
+
+def small_model() -> keras.Model:
+    hidden = {"type": "Dense", "units": 8, "activation": "relu"}
+    config = ModelConfig("small", {"flatten": {"type": "Flatten"}, "hidden": hidden}, "small")
+    keras.utils.set_random_seed(1)
+    return build.build(config, (28, 28, 1), classes=10)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of a fit without XLA."""
+
+    rows: list[dict[str, float]]
+    saved: list[State]
+    weights: list[NDArray[np.float32]]
+
+
+def fitted(
+    recipe: RecipeConfig, validation: Examples = VALIDATION, state: State | None = None
+) -> Fitted:
+    model, saved = small_model(), list[State]()
+    rows = fit(model, recipe, 5, False, TRAIN, validation, state, saved.append)
+    return Fitted(rows, saved, model.get_weights())
+
+
+@pytest.fixture(scope="module")
+def cycle() -> Fitted:
+    return fitted(ONE_CYCLE)
+
+
+def assert_same(one: list[NDArray[Any]], other: list[NDArray[Any]]) -> None:
+    for first, second in zip(one, other, strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_a_row_is_what_keras_measured_the_rate_and_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows: list[dict[str, float]] = []
+    record = EpochRecord(rows.append)
+    record.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.5)))
+    times = iter([10.0, 12.5])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
+
+    record.on_epoch_begin(3)
+    record.on_epoch_end(3, {"loss": np.float32(0.25), "val_loss": np.float32(0.75)})
+
+    assert rows == [
+        {"epoch": 3, "loss": 0.25, "val_loss": 0.75, "learning_rate": 0.5, "epoch_seconds": 2.5}
+    ]
+
+
+@pytest.mark.parametrize("jit_compile", [True, False], ids=["compiled", "traced"])
+def test_the_caller_decides_whether_the_steps_are_compiled(
+    monkeypatch: pytest.MonkeyPatch, jit_compile: bool
+) -> None:
+    given: list[bool] = []
+    compile_model = ManySteps.compile
+
+    def compile_without(self: keras.Model, *, jit_compile: bool, **options: Any) -> None:
+        given.append(jit_compile)
+        compile_model(self, jit_compile=False, **options)
+
+    monkeypatch.setattr(ManySteps, "compile", compile_without)
+    monkeypatch.setattr(ManySteps, "fit", lambda *_, **__: None)
+    fit(small_model(), CONSTANT, 5, jit_compile, TRAIN, VALIDATION, None, lambda _: None)
+
+    assert given == [jit_compile]
+
+
+def test_bars_are_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def bars(steps: int, steps_per_group: int) -> Iterator[list[Any]]:
+        yield [(steps, steps_per_group)]
+
+    callbacks: list[list[Any]] = []
+    monkeypatch.setattr(fitting, "epoch_bars", bars)
+    monkeypatch.setattr(
+        ManySteps, "fit", lambda *_, **options: callbacks.append(options["callbacks"])
+    )
+    for progress in ([], [False], [True]):
+        fit(
+            *(small_model(), CONSTANT, 5, False, TRAIN, VALIDATION, None, lambda _: None),
+            *progress,
+        )
+
+    assert [before for *before, _ in callbacks] == [[], [], [(7, 3)]]
+    assert all(isinstance(last, EpochRecord) for *_, last in callbacks)
+
+
+def test_the_scaling_and_the_probabilities_keep_all_digits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Seen(Exception):  # noqa: N818
+        """Raised with the layers that would compute in another precision."""
+
+    def see(precision: str, layers: Sequence[keras.Layer]) -> None:
+        raise Seen(precision, [layer.name for layer in layers])
+
+    model = small_model()
+    assert [layer.name for layer in model.layers] == [
+        "scaling",
+        "flatten",
+        "hidden",
+        "probabilities",
+    ]
+    monkeypatch.setattr(fitting, "computing_in", see)
+
+    with pytest.raises(Seen) as seen:
+        ManySteps(model, 8, "bfloat16").train_step((TRAIN.images[:8], TRAIN.labels[:8]))
+    assert seen.value.args == ("bfloat16", ["flatten", "hidden"])
+
+
+@pytest.mark.parametrize("jit_compile", COMPILED)
+@pytest.mark.parametrize("steps", [3, 1, 100])
+def test_many_steps_at_once_come_to_what_keras_does_batch_by_batch(
+    steps: int, jit_compile: bool
+) -> None:
+    recipe = replace(CONSTANT, steps_per_execution=steps)
+    ours = small_model()
+    theirs = keras.models.clone_model(ours)
+    theirs.set_weights(ours.get_weights())
+    saved: list[State] = []
+    rows = fit(ours, recipe, 5, jit_compile, TRAIN, VALIDATION, None, saved.append)
+
+    theirs.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    for epoch, row in enumerate(rows):
+        order = np.random.default_rng([5, epoch]).permutation(50)
+        images, labels = TRAIN.images[order], TRAIN.labels[order]
+        history = theirs.fit(
+            *(images, labels),
+            batch_size=8,
+            shuffle=False,
+            verbose=0,
+            validation_data=tuple(VALIDATION),
+        ).history
+        for name, (value,) in history.items():
+            assert row[name] == pytest.approx(value, rel=1e-4), name
+        assert row["epoch"] == epoch
+    for one, two in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5)
+    assert [state.rows for state in saved] == [rows[:1], rows]
+
+
+def test_a_state_resumes_bit_for_bit(cycle: Fitted, capsys: pytest.CaptureFixture[str]) -> None:
+    resumed = fitted(ONE_CYCLE, state=cycle.saved[0])
+    assert capsys.readouterr().out == ""  # what is shown is for `save` and the bars to say
+
+    same = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    assert [resumed.rows[1][name] for name in same] == [cycle.rows[1][name] for name in same]
+    assert resumed.rows[0] == cycle.rows[0]
+    assert [state.rows for state in resumed.saved] == [resumed.rows]
+    assert_same(resumed.saved[0].variables, cycle.saved[1].variables)
+    assert_same(resumed.weights, cycle.weights)
+
+
+def test_a_state_after_the_last_epoch_is_the_result(cycle: Fitted) -> None:
+    again = fitted(ONE_CYCLE, state=cycle.saved[1])
+
+    assert (again.rows, again.saved) == (cycle.rows, [])
+    assert_same(again.weights, cycle.weights)
+
+
+def test_a_state_of_another_model_is_refused(cycle: Fitted) -> None:
+    short = State(cycle.rows, cycle.saved[1].variables[:-1])
+
+    with pytest.raises(ValueError, match="shorter"):
+        fitted(ONE_CYCLE, state=short)
+
+
+def test_the_rate_is_that_of_the_schedule_after_the_steps_of_each_epoch(cycle: Fitted) -> None:
+    schedule = learning_rate(ONE_CYCLE, steps=14)
+    assert not isinstance(schedule, float)
+
+    rates = [row["learning_rate"] for row in cycle.rows]
+
+    assert rates == pytest.approx([float(schedule(7)), 0], abs=1e-9)
+    assert 0.001 < rates[0] < 0.009
+
+
+def test_validation_examples_are_measured_and_not_learned(cycle: Fitted) -> None:
+    other = fitted(ONE_CYCLE, tiny_examples(30, seed=2))
+
+    assert other.rows[0]["val_loss"] != cycle.rows[0]["val_loss"]
+    assert_same(other.weights, cycle.weights)
+
+
+@pytest.mark.parametrize("jit_compile", COMPILED)
+def test_only_the_training_computes_in_bfloat16(compose: Compose, jit_compile: bool) -> None:
+    config = compose("recipe=fast", "model=cnn", "model.layers.convolution_1.filters=4")
+    train = tiny_examples(64, seed=0)
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        recipe = replace(config.recipe, epochs=1, batch_size=8, precision=precision)
+        keras.utils.set_random_seed(1)
+        model = build.build(config.model, (28, 28, 1), classes=10)
+        (row,) = fit(model, recipe, 5, jit_compile, train, VALIDATION, None, lambda _: None)
+        losses[precision] = row["loss"]
+        model.compile(loss="sparse_categorical_crossentropy")
+
+        assert row["val_loss"] == pytest.approx(model.evaluate(*VALIDATION, verbose=0), rel=1e-5)
+        assert {weights.dtype for weights in model.weights} == {"float32"}
+        assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != pytest.approx(losses["float32"], rel=1e-5)
