@@ -193,7 +193,8 @@ def test_the_registry_shows_the_champion_and_the_card_of_each_model(
     page.get_by_role("link", name=f"Version {board['tiny_cnn-0']['version']}", exact=True).click()
 
     accuracy = board["tiny_cnn-0"]["test_accuracy"]
-    expect(page.get_by_text(f"tiny_cnn-0: {100 * accuracy:.2f} % of the 200 test")).to_be_visible()
+    said = f"tiny_cnn-0 classifies {100 * accuracy:.2f} % of the 200 test"
+    expect(page.get_by_text(said)).to_be_visible()
     expect(page.get_by_text("Intended use")).to_contain_text("unknown")
 
 

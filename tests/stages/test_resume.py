@@ -270,6 +270,7 @@ def test_a_run_interrupted_at_five_places_is_as_if_it_had_not_been(
     workspace: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At another place in each epoch, so that one run is resumed five times."""
+    shutil.rmtree("checkpoints", ignore_errors=True)  # what other tests left unfinished
     config = small(compose, epochs=len(PLACES))
     config.output_dir = "outputs/whole"
     whole = train(config)
@@ -299,6 +300,7 @@ def test_an_interruption_at_any_point_of_saving_changes_nothing(
     place: tuple[object, str],
     epoch: int,
 ) -> None:
+    shutil.rmtree("checkpoints", ignore_errors=True)  # what other tests left unfinished
     config = small(compose, epochs=3)
     config.output_dir = "outputs/whole"
     if not whole:
