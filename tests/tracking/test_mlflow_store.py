@@ -1,6 +1,7 @@
 """The tracking store: where it is, and that it is made once."""
 
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -82,3 +83,15 @@ def test_only_what_no_longer_runs_is_closed(tmp_path: Path, empty_store: Path) -
 
     status = [client.get_run(run.info.run_id).info.status for run in (alive, dead, elsewhere)]
     assert status == ["RUNNING", "KILLED", "RUNNING"]
+
+
+def test_a_database_whose_making_is_killed_without_a_word_is_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(command: list[str], **options: object) -> None:
+        raise subprocess.CalledProcessError(-9, command, stderr=b"")
+
+    monkeypatch.setattr(subprocess, "run", killed)
+
+    with pytest.raises(mlflow_store.UnreachableError, match=r"can't be made: .* died with"):
+        mlflow_store.initialize(tmp_path / "mlflow.db")

@@ -117,8 +117,8 @@ def initialize(database: Path) -> None:
     except FileExistsError:
         pass  # another process was faster, and its database is complete
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode().strip().splitlines()
-        cause = next((line for line in said if "Error" in line), said[-1])
+        lines = error.stderr.decode().splitlines() or [str(error)]  # killed, it says nothing
+        cause = next((line for line in lines if "Error" in line), lines[-1])
         raise UnreachableError(f"{database} can't be made: {cause}") from error
     except OSError as error:
         raise UnreachableError(f"{database} can't be made: {error.strerror}") from error
