@@ -51,7 +51,7 @@ repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, comp
 		'python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock'; fi
 	@$(ALONE); echo dvc repro; exec dvc repro
 	@cat reports/leaderboard.md
-	@printf '\nReport       reports/index.html\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nEach run     models/ and evaluations/, one folder a run\nMLflow       make ui   (http://$(HOST):$(PORT))\n'
+	@printf '\nReport       reports/index.html\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nEach run     runs/ and evaluations/, one folder a run\nMLflow       make ui   (http://$(HOST):$(PORT))\n'
 	@image-classification sync
 
 publish: $(INSTALLED)  ## copy the results that Git keeps: README's picture; with STUDY=name, all of studies/name/

@@ -360,7 +360,7 @@ def _memory(models: Sequence[str]) -> list[str]:
         for model in models:
             named = f"model={model}"
             commands.append(
-                stage("train", named, "recipe.epochs=1", f"hydra.run.dir=models/{model}-0")
+                stage("train", named, "recipe.epochs=1", f"hydra.run.dir=runs/{model}-0")
             )
             commands.append(stage("evaluate", named, f"hydra.run.dir=evaluations/{model}-0"))
         commands.append(stage("compare", f"models=[{','.join(models)}]", "hydra.run.dir=."))

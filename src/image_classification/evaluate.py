@@ -80,7 +80,7 @@ def evaluate(config: Config) -> Evaluation:
 
 
 def _training_folder(config: Config) -> Path:
-    return paths.MODELS / paths.run_name(config.model.name, config.seed)
+    return paths.RUNS / paths.run_name(config.model.name, config.seed)
 
 
 def _read_training(folder: Path) -> dict[str, Any]:

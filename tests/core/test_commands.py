@@ -106,7 +106,7 @@ def test_a_comparison_before_the_evaluations_says_what_to_run(split_project: Pro
     done = split_project.run(*COMMAND, "compare")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("error: models/tiny_lm-0/")
+    assert done.stderr.startswith("error: runs/tiny_lm-0/")
     assert done.stderr.endswith("is missing: run `dvc repro evaluate@tiny_lm-0`\n")
     assert len(done.stderr.splitlines()) == 1
 

@@ -746,7 +746,7 @@ def test_a_key_of_params_yaml_is_no_flag_or_override(key: str) -> None:
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examples:
     """The files of the run cnn-0 on five test images of two classes."""
     monkeypatch.chdir(tmp_path)
-    training, evaluation = paths.MODELS / "cnn-0", paths.EVALUATIONS / "cnn-0"
+    training, evaluation = paths.RUNS / "cnn-0", paths.EVALUATIONS / "cnn-0"
     training.mkdir(parents=True)
     evaluation.mkdir(parents=True)
     summary = {"run": "x", "model_sha256": "y", "parameters": 7, "epochs": 1, "fit_seconds": 1.5}
@@ -826,9 +826,9 @@ def holding(path: Path, contents: bytes) -> Iterator[None]:
 
 
 def test_results_of_a_run(results: Examples) -> None:
-    files = sorted([*paths.MODELS.glob("*/*.*"), *paths.EVALUATIONS.glob("*/*.*")])
+    files = sorted([*paths.RUNS.glob("*/*.*"), *paths.EVALUATIONS.glob("*/*.*")])
     for name in (paths.LAYERS_FILE, paths.EVENTS_FILE):
-        files.remove(paths.MODELS / "cnn-0" / name)
+        files.remove(paths.RUNS / "cnn-0" / name)
     assert len(files) == 8
     assert read_results(results).family == "convolutional"
 
@@ -851,10 +851,10 @@ def test_results_of_a_run(results: Examples) -> None:
 @pytest.mark.parametrize(
     ("file", "contents", "said"),
     [
-        ("models/cnn-0/config.yaml", "[]", "must be a mapping, is list"),
-        ("models/cnn-0/config.yaml", "model: {family: ../x}\nrecipe: {}", "no model.family"),
-        ("models/cnn-0/training.json", "[1]", "must be a mapping, is list"),
-        ("models/cnn-0/history.csv", "epoch\n0\n", "lacks the column loss"),
+        ("runs/cnn-0/config.yaml", "[]", "must be a mapping, is list"),
+        ("runs/cnn-0/config.yaml", "model: {family: ../x}\nrecipe: {}", "no model.family"),
+        ("runs/cnn-0/training.json", "[1]", "must be a mapping, is list"),
+        ("runs/cnn-0/history.csv", "epoch\n0\n", "lacks the column loss"),
         ("evaluations/cnn-0/metrics.json", '{"x": NaN}', "x must be a finite number, is nan"),
         ("evaluations/cnn-0/metrics.json", '{"x": true}', "x must be a finite number, is True"),
         ("evaluations/cnn-0/costs.json", '{"x": 1e400}', "x must be a finite number, is inf"),
@@ -901,7 +901,7 @@ def test_a_table_of_gigabytes_is_not_read(results: Examples) -> None:
 
 
 def test_training_json(results: Examples) -> None:
-    folder = paths.MODELS / "cnn-0"
+    folder = paths.RUNS / "cnn-0"
 
     def check(contents: bytes) -> None:
         (folder / paths.TRAINING_FILE).write_bytes(contents)
@@ -916,7 +916,7 @@ def test_training_json(results: Examples) -> None:
 
 
 def test_history_csv_and_layers_csv(results: Examples) -> None:
-    folder = paths.MODELS / "cnn-0"
+    folder = paths.RUNS / "cnn-0"
     read = {
         folder / paths.HISTORY_FILE: tables.read_history,
         folder / paths.LAYERS_FILE: tables.read_layers,
@@ -936,7 +936,7 @@ def test_history_csv_and_layers_csv(results: Examples) -> None:
 
 
 def test_event_logs(results: Examples) -> None:
-    path = paths.MODELS / "cnn-0" / paths.EVENTS_FILE
+    path = paths.RUNS / "cnn-0" / paths.EVENTS_FILE
     assert len(event_log.read(path)) == 2
 
     def check(contents: bytes) -> None:

@@ -262,7 +262,7 @@ def test_a_pipeline_without_its_server_is_uploaded_later(
     split_project.must("image-classification", "sync", MLFLOW_TRACKING_URI=line.address)
 
     client = mlflow.MlflowClient(server.address)
-    run = run_of(server, root / "models/tiny_lm-0", "tiny")
+    run = run_of(server, root / "runs/tiny_lm-0", "tiny")
     version = client.get_model_version_by_alias("tiny", "champion")
     assert version.run_id == run.info.run_id
     measured = json.loads((root / "evaluations/tiny_lm-0/metrics.json").read_text())

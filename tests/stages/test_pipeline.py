@@ -169,7 +169,7 @@ def test_robustness_and_costs_are_measured_on_the_model(trained: Project) -> Non
     noisy = robustness[(robustness["corruption"] == "noise") & (robustness["strength"] > 0)]
     assert metrics["robustness_noise"] == pytest.approx(noisy["accuracy"].mean())
     assert costs["parameters"] == PARAMETERS["tiny_cnn"]
-    assert costs["model_bytes"] == (trained.root / "models/tiny_cnn-0/model.keras").stat().st_size
+    assert costs["model_bytes"] == (trained.root / "runs/tiny_cnn-0/model.keras").stat().st_size
     assert costs["microseconds_batch_1"] > costs["microseconds_batch_256"] > 0
 
 
@@ -460,7 +460,7 @@ def test_more_seeds_train_only_what_is_new(split_project: Project) -> None:
     verdict = json.loads((project.root / "reports/verdict.json").read_text())
     (score,) = verdict["scores"]
     accuracies = [run.data.metrics["test_accuracy"] for run in found.values()]
-    assert score["trainings"] == 3
+    assert score["runs"] == 3
     assert score["mean"] == pytest.approx(np.mean(accuracies))
     assert score["deviation"] == pytest.approx(np.std(accuracies, ddof=1))
     page = (project.root / "reports/index.html").read_text()

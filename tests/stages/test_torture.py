@@ -38,7 +38,7 @@ def outcome(project: Project) -> dict[str, Any]:
     """What must be the same however often the pipeline was killed."""
     found: dict[str, Any] = {}
     for name in NAMES:
-        training, evaluation = project.root / "models" / name, project.root / "evaluations" / name
+        training, evaluation = project.root / "runs" / name, project.root / "evaluations" / name
         model = keras.saving.load_model(training / "model.keras", compile=False)
         found[name] = {
             "weights": [weights.tobytes() for weights in model.get_weights()],

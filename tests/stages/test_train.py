@@ -154,7 +154,7 @@ def test_a_checkpoint_of_another_precision_is_quarantined(
 
 
 def test_train_and_evaluate_agree(workspace: Path, compose: Compose) -> None:
-    config = tiny(compose, "output_dir=models/tiny_cnn-0")
+    config = tiny(compose, "output_dir=runs/tiny_cnn-0")
     trained = train(config)
     config.output_dir = "evaluations/tiny_cnn-0"
     evaluation = evaluate(config)
@@ -250,5 +250,5 @@ def test_a_disk_that_is_too_small_is_named_before_the_training(
 
 
 def test_evaluating_what_was_not_trained_is_refused(workspace: Path, compose: Compose) -> None:
-    with pytest.raises(UserError, match="models/tiny_cnn-9 holds no trained model"):
+    with pytest.raises(UserError, match="runs/tiny_cnn-9 holds no trained model"):
         evaluate(tiny(compose, "seed=9"))

@@ -87,7 +87,7 @@ def test_a_stage_of_dvc_does_not_fail_for_mlflow(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("DVC_STAGE", "train@it")
 
-    assert outbox.upload(logged_run(project / "models/it")) == 0
+    assert outbox.upload(logged_run(project / "runs/it")) == 0
     assert len(waiting(project)) == 1
 
 
@@ -180,7 +180,7 @@ def test_a_run_that_had_no_time_to_log_anything_holds_up_nothing(project: Path) 
 def test_a_run_that_was_deleted_in_mlflow_stays_so_and_holds_up_no_comparison(
     project: Path,
 ) -> None:
-    training = logged_run(project / "models/it")
+    training = logged_run(project / "runs/it")
     assert outbox.upload(training) == 0
     (run,) = found()
     mlflow.MlflowClient().delete_run(run.info.run_id)
@@ -245,7 +245,7 @@ def test_processes_that_upload_the_same_at_once_make_one_run(project: Path) -> N
 def test_versions_that_are_registered_at_once_do_not_clash(project: Path) -> None:
     keys = []
     for name in ("a", "b", "c"):
-        training = logged_run(project / "models" / name, name=name)
+        training = logged_run(project / "runs" / name, name=name)
         assert outbox.upload(training) == 0
         keys.append(event_log.read(training / "events.jsonl")[0]["key"])
     client = mlflow.MlflowClient()
@@ -276,7 +276,7 @@ def test_versions_that_are_registered_at_once_do_not_clash(project: Path) -> Non
 def test_sync_copies_nothing_that_stays_where_it_is(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logged_run(project / "models/it")
+    logged_run(project / "runs/it")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
 
     assert sync.sync() == outbox.NOT_UPLOADED

@@ -61,7 +61,7 @@ def read_result(model: str, seed: int, examples: int, classes: list[str]) -> Res
         UserError: a file is missing or damaged; names it and the command that restores it.
     """
     name = paths.run_name(model, seed)
-    training, evaluation = paths.MODELS / name, paths.EVALUATIONS / name
+    training, evaluation = paths.RUNS / name, paths.EVALUATIONS / name
     train_again = f"run `dvc repro --force --single-item train@{name}`"
     evaluate_again = f"run `dvc repro --force --single-item evaluate@{name}`"
     for path in (training / paths.CONFIG_FILE, evaluation / paths.METRICS_FILE):

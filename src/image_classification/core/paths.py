@@ -13,7 +13,7 @@ SOURCE = Path("src/image_classification")
 
 RAW = Path("data/raw")
 SPLIT = Path("data/split")
-MODELS = Path("models")
+RUNS = Path("runs")
 EVALUATIONS = Path("evaluations")
 REPORTS = Path("reports")
 
@@ -21,7 +21,7 @@ REPORTS = Path("reports")
 CHECKPOINTS = Path("checkpoints")
 OUTBOX = Path("outbox")
 
-# What the stages write to a run's folder in MODELS and in EVALUATIONS.
+# What the stages write to a run's folder in RUNS and in EVALUATIONS.
 MODEL_FILE = "model.keras"
 HISTORY_FILE = "history.csv"
 LAYERS_FILE = "layers.csv"
@@ -44,13 +44,13 @@ def run_name(model: str, seed: int) -> str:
 def stage_folders(models: Iterable[str], seeds: Iterable[int]) -> list[Path]:
     """The folders of the pipeline that hold an event log, each after those that it refers to."""
     names = [run_name(model, seed) for model in models for seed in seeds]
-    return [*(MODELS / name for name in names), *(EVALUATIONS / name for name in names), REPORTS]
+    return [*(RUNS / name for name in names), *(EVALUATIONS / name for name in names), REPORTS]
 
 
 def logged_folders() -> list[Path]:
     """All folders of outputs that hold an event log, each after those that it refers to."""
     by_hand = ("multirun/*", "multirun/*/*", "outputs/*")
-    patterns = [*by_hand, f"{MODELS}/*", f"{EVALUATIONS}/*", str(REPORTS)]
+    patterns = [*by_hand, f"{RUNS}/*", f"{EVALUATIONS}/*", str(REPORTS)]
     return [
         path.parent
         for pattern in patterns

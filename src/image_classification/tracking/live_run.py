@@ -100,7 +100,9 @@ class LiveRun:
         monitors = system_metrics.system_monitors()
         # The run itself reports a full disk; a sample is not worth a run.
         with suppress(UserError, psutil.Error, OSError):
-            while not stop.wait(SAMPLE_SECONDS):
+            ended = False
+            while not ended:  # a last sample at the end: a run may be shorter than the pause
+                ended = stop.wait(SAMPLE_SECONDS)
                 step += 1
                 values = system_metrics.sample(monitors)
                 self.log("metrics", **event_log.metrics(values, step, event_log.now()))
