@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from image_classification.comparison import leaderboard, summary, verdict
+from image_classification.comparison import leaderboard, summary, verdict_text
 from image_classification.comparison.leaderboard import Entry
 from image_classification.comparison.results import Result, read_result
 from image_classification.comparison.summary import Comparison
@@ -103,7 +103,7 @@ def _write_tables(compared: Comparison, config: Config, folder: Path) -> None:
         note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} run(s) per model; "
         "test scores do not affect the order.",
     )
-    page = f"{table}\n## Which model is better\n\n{verdict.markdown(compared.verdict)}"
+    page = f"{table}\n## Which model is better\n\n{verdict_text.markdown(compared.verdict)}"
     (folder / "leaderboard.md").write_text(page)
 
 

@@ -90,7 +90,7 @@ def test_a_label_that_all_runs_contradict_alike_is_doubted() -> None:
     one = np.array([[0.2, 0.2, 0.6], [0.1, 0.2, 0.7], [0.1, 0.9, 0.0], [0.1, 0.1, 0.8]])
     other = np.array([[0.4, 0.0, 0.6], [0.0, 0.1, 0.9], [0.1, 0.0, 0.9], [0.2, 0.2, 0.6]])
 
-    found = error_analysis.likely_label_errors(np.array([0, 1, 0, 2]), np.stack([one, other]))
+    found = error_analysis.likely_label_errors(np.array([0, 1, 0, 2]), np.stack([one, other] * 3))
 
     pd.testing.assert_frame_equal(
         found,
@@ -108,7 +108,7 @@ def test_a_label_that_all_runs_contradict_alike_is_doubted() -> None:
 
 def test_equally_doubtful_labels_stay_in_order() -> None:
     found = error_analysis.likely_label_errors(
-        np.zeros(100, int), np.array([[[0.1, 0.9], [0.2, 0.8]] * 50])
+        np.zeros(100, int), np.array([[[0.1, 0.9], [0.2, 0.8]] * 50] * 5)
     )
 
     assert found["example"].tolist() == [*range(0, 100, 2), *range(1, 100, 2)]
@@ -138,13 +138,21 @@ def test_planted_label_errors_are_found_and_few_others() -> None:
 
 
 def test_more_runs_doubt_fewer_labels() -> None:
-    truth = np.random.default_rng(1).integers(0, 10, 5000)
-    values = noisy(truth, runs=5, noise=2.5)
+    wrong = np.random.default_rng(1).random((15, 1000)) < 0.8
+    values = np.stack([~wrong, wrong], axis=2).astype(float)
 
-    one, all_five = (
-        error_analysis.likely_label_errors(truth, part) for part in (values[:1], values)
+    five, all_runs = (
+        error_analysis.likely_label_errors(np.zeros(1000, int), part)
+        for part in (values[:5], values)
     )
 
-    assert len(one) > 100
-    assert len(all_five) < 10
-    assert set(all_five["example"]) <= set(one["example"])
+    assert len(five) > 2 * len(all_runs) > 0
+    assert set(all_runs["example"]) <= set(five["example"])
+
+
+def test_a_few_runs_doubt_no_label_since_they_agree_on_their_own_mistakes() -> None:
+    truth = np.zeros(100, int)
+    wrong = np.tile([0.1, 0.9], (5, 100, 1))
+
+    assert len(error_analysis.likely_label_errors(truth, wrong[:4])) == 0
+    assert len(error_analysis.likely_label_errors(truth, wrong)) == 100

@@ -1,12 +1,26 @@
 """Each statistic is checked against a published example, a library, or a simulation."""
 
+from collections.abc import Iterator
+from itertools import combinations
+
 import numpy as np
 import pytest
 import scipy.stats
 from numpy.typing import NDArray
 
 from image_classification.comparison import statistical_tests
-from image_classification.comparison.statistical_tests import Difference, Hits
+from image_classification.comparison.statistical_tests import (
+    Difference,
+    Hits,
+    PooledVariance,
+    RunsNeeded,
+)
+
+
+def compare(first: Hits, second: Hits, pairs: int = 1) -> Difference:
+    """Two models that are the only ones."""
+    pooled = statistical_tests.pooled_variance([first, second])
+    return statistical_tests.compare(first, second, pooled, pairs)
 
 
 def hits_of(rights: int, examples: int) -> Hits:
@@ -59,36 +73,96 @@ def test_equal_scores_have_an_interval_without_width() -> None:
     )
 
 
+FIRST = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)  # scores 3/4, 1/2
+SECOND = np.array([[1, 0, 0, 1], [0, 0, 0, 0]], bool)  # scores 1/2, 0
+# The examples' means differ by 1/2, 1, 1/2, -1/2: variance 19/48, of their mean 19/192. The runs
+# disagree on one of 4 examples and on two, with a variance of 1/2: 1/8 and 1/4 on average, in the
+# mean over 8 hits 1/64 and 1/32.
+EXAMPLES = 19 / 192 - (1 / 64 + 1 / 32)
+
+
 def test_several_runs_each_as_worked_by_hand() -> None:
-    first = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)  # scores 3/4, 1/2
-    second = np.array([[1, 0, 0, 1], [0, 0, 0, 0]], bool)  # scores 1/2, 0
-    compared = statistical_tests.compare(first, second)
+    pooled = PooledVariance(0.05, freedom=6, alike=True)  # with four other models, say
+    compared = statistical_tests.compare(FIRST, SECOND, pooled, pairs=15)
 
     assert compared.difference == 5 / 8 - 1 / 4
-    assert compared.probability == (1 + 1 + 1 / 2 + 1) / 4
-    # Variances of the scores, then of their means.
-    assert compared.seed_variance == pytest.approx(1 / 32 + 1 / 8)
-    seeds = [1 / 64, 1 / 16]
-    # The examples' means differ by 1/2, 1, 1/2, -1/2: variance 19/48, of their mean 19/192.
-    # The runs disagree on one of 4 examples and on two, with a variance of 1/2: 1/8 and 1/4 on
-    # average, in the mean over 8 hits 1/64 and 1/32.
-    examples = 19 / 192 - (1 / 64 + 1 / 32)
-    assert compared.example_variance == pytest.approx(examples)
-    error = (sum(seeds) + examples) ** 0.5
-    freedom = error**4 / (seeds[0] ** 2 / 1 + seeds[1] ** 2 / 1 + examples**2 / 3)
-    assert (error, freedom) == pytest.approx((0.360844, 3.354204), abs=1e-6)
+    assert compared.seed_variance == pytest.approx(2 * 0.05)
+    assert compared.example_variance == pytest.approx(EXAMPLES)
+    error = (2 * 0.05 / 2 + EXAMPLES) ** 0.5
+    freedom = error**4 / (0.05**2 / 6 + EXAMPLES**2 / 3)
     students = scipy.stats.t(freedom)
     assert compared.p_value == pytest.approx(2 * students.sf(0.375 / error))
-    margin = students.ppf(0.975) * error
+    margin = students.ppf(1 - 0.05 / 15 / 2) * error  # Bonferroni's
     assert compared.interval.low == pytest.approx(0.375 - margin)
     assert compared.interval.high == pytest.approx(0.375 + margin)
     assert compared.test == "variance over seeds and examples"
+    # The difference is 0.375 / 0.1 ** 0.5 = 1.185854 standard deviations of that of two runs.
+    assert compared.probability is not None
+    assert compared.probability.value == pytest.approx(0.882160, abs=1e-6)
+    spread = 1.959964 * (1 / 2 + 1.185854**2 / (2 * 6)) ** 0.5
+    assert compared.probability.interval.low == pytest.approx(
+        scipy.stats.norm.cdf(1.185854 - spread), abs=1e-6
+    )
+    assert compared.probability.interval.high == pytest.approx(
+        scipy.stats.norm.cdf(1.185854 + spread), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("pooled", "own"), [(0.001, True), (0.078, True), (0.079, False), (9, False)]
+)
+def test_where_models_are_unlike_the_larger_variance_over_seeds_counts(
+    pooled: float, own: bool
+) -> None:
+    unlike = PooledVariance(pooled, freedom=6, alike=False)
+    compared = statistical_tests.compare(FIRST, SECOND, unlike, pairs=1)
+
+    # Variances of the scores, then of their means.
+    scores = 1 / 32 + 1 / 8
+    seeds = [1 / 64, 1 / 16]
+    if not own:
+        assert compared.seed_variance == pytest.approx(2 * pooled)
+        return
+    assert compared.seed_variance == pytest.approx(scores)
+    error = (sum(seeds) + EXAMPLES) ** 0.5
+    freedom = error**4 / (seeds[0] ** 2 / 1 + seeds[1] ** 2 / 1 + EXAMPLES**2 / 3)
+    assert (error, freedom) == pytest.approx((0.360844, 3.354204), abs=1e-6)
+    assert compared.p_value == pytest.approx(2 * scipy.stats.t(freedom).sf(0.375 / error))
+
+
+def test_the_variance_over_seeds_is_pooled_over_all_models() -> None:
+    third = np.array([[1, 1, 1, 1], [0, 0, 1, 1]], bool)  # scores 1, 1/2: variance 1/8
+
+    pooled = statistical_tests.pooled_variance([FIRST, SECOND, third])
+
+    assert pooled == PooledVariance((1 / 32 + 1 / 8 + 1 / 8) / 3, freedom=3, alike=True)
+    assert statistical_tests.pooled_variance([FIRST[:1], SECOND[:1]]) is None
+
+
+def scores_with(spreads: list[float], runs: int = 10) -> list[Hits]:
+    """Models whose runs' scores spread evenly around a half."""
+    steps = np.linspace(-1, 1, runs)
+    rights = [np.rint(500 + 500 * spread * steps).astype(int) for spread in spreads]
+    return [np.arange(1000) < counts[:, None] for counts in rights]
+
+
+def test_models_are_unlike_where_bartletts_test_doubts_that_they_are_alike() -> None:
+    def alike(*spreads: float) -> bool:
+        pooled = statistical_tests.pooled_variance(scores_with([*spreads]))
+        assert pooled is not None
+        return pooled.alike
+
+    # By scipy.stats.bartlett: p-values of 0.252 and 0.163.
+    assert alike(0.1, 0.1, 0.17, 0.1)
+    assert not alike(0.1, 0.1, 0.18, 0.1)
+    assert not alike(0.1, 0.1, 0.0, 0.1)
+    assert alike(0.0)  # there is nothing to compare it with
 
 
 def test_without_variance_over_seeds_examples_are_all_the_chance_there_is() -> None:
     first = np.array([[1, 1, 0, 1], [1, 1, 1, 0]], bool)
     second = np.array([[0, 0, 0, 1], [0, 0, 1, 0]], bool)
-    compared = statistical_tests.compare(first, second)
+    compared = compare(first, second)
 
     # The examples' means differ by 1, 1, 0, 0: variance 1/3, of their mean 1/12.
     assert compared.example_variance == pytest.approx(1 / 12)
@@ -96,13 +170,13 @@ def test_without_variance_over_seeds_examples_are_all_the_chance_there_is() -> N
     assert compared.p_value == pytest.approx(1 / 2 - 1 / np.pi)
     assert compared.interval.high == pytest.approx(0.5 + 3.182446 * (1 / 12) ** 0.5)
     assert compared.seed_variance == 0
-    assert compared.probability == 1
+    assert compared.probability is None
 
 
 def test_runs_that_differ_more_than_examples_leave_them_no_variance() -> None:
     first = np.array([[1, 1, 0, 0], [0, 0, 1, 0]], bool)
     second = np.array([[0, 1, 0, 0], [0, 0, 0, 0]], bool)
-    compared = statistical_tests.compare(first, second)
+    compared = compare(first, second)
 
     # Means differ by 1/2, 0, 1/2, 0: 1/48 < 3/64 + 1/64, what the runs do differently.
     assert compared.difference == 1 / 4
@@ -113,7 +187,7 @@ def test_one_run_each_is_mcnemars_exact_test() -> None:
     """Of the examples that only one model gets right, the first has 21 and the second has 9."""
     first = np.repeat([True, False, True], [21, 9, 70])[None, :]
     second = np.repeat([False, True, True], [21, 9, 70])[None, :]
-    compared = statistical_tests.compare(first, second)
+    compared = compare(first, second)
 
     assert compared.p_value == pytest.approx(scipy.stats.binomtest(9, 30).pvalue)
     assert compared.difference == pytest.approx(0.12)
@@ -130,7 +204,9 @@ def test_one_run_each_is_mcnemars_exact_test() -> None:
 
 def test_models_with_unlike_numbers_of_runs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"not \(1, 9\) and \(2, 9\)"):
-        statistical_tests.compare(hits_of(5, 9), np.concatenate([hits_of(5, 9)] * 2))
+        statistical_tests.compare(
+            hits_of(5, 9), np.concatenate([hits_of(5, 9)] * 2), pooled=None, pairs=1
+        )
 
 
 def test_holms_adjustment_is_the_textbooks() -> None:
@@ -143,73 +219,101 @@ def test_holms_adjustment_is_the_textbooks() -> None:
 def test_copies_of_a_run_differ_by_their_examples_alone() -> None:
     generator = np.random.default_rng(2)
     first, second = generator.random((2, 1000)) < [[0.9], [0.8]]
-    compared = statistical_tests.compare(np.stack([first, first]), np.stack([second, second]))
+    compared = compare(np.stack([first, first]), np.stack([second, second]))
 
     assert compared.p_value < 0.001
     assert compared.interval.low < compared.difference < compared.interval.high
-    assert statistical_tests.compare(np.stack([first] * 2), np.stack([first] * 2)).p_value == 1
+    assert compare(np.stack([first] * 2), np.stack([first] * 2)).p_value == 1
 
 
 @pytest.mark.parametrize(
-    ("difference", "beyond", "level", "needed"),
+    ("difference", "runs", "fewest", "most"),
     [
-        (0.0253, 2, 0.05, 5),
-        (-0.0223, 2, 0.05, 5),
-        (0.0223, 5, 0.05, 6),
-        (0.0225, 2, 0.05 / 3, 7),
-        (0.9, 1, 0.05, 2),
+        (0.0115, 3, 5, 18),
+        (-0.0115, 3, 5, 18),
+        (0.0115, 6, 7, 13),
+        (0.0060, 3, 9, None),
+        (0.0400, 3, 4, 4),
     ],
 )
-def test_the_runs_needed_are_the_fewest_that_show_the_difference(
-    difference: float, beyond: int, level: float, needed: int
+def test_the_runs_needed_are_a_range_from_the_middle_half_of_the_difference(
+    difference: float, runs: int, fewest: int, most: int | None
 ) -> None:
-    """Differences that 4, 5, 6 and 7 runs would show: 0.02547, 0.02226, 0.02021 and 0.01876.
+    """After 3 runs half of all differences lie within t(0.75, 4) = 0.740697 standard errors of
 
-    With a third of the level 6 would show 0.02443 and 7 would show 0.02249. By hand, of 5 runs:
-    (t(0.975, 8) + z(0.8)) * (0.0002 / 5 + 0.00001) ** 0.5 = (2.30600 + 0.84162) * 0.00707107.
+    (0.0001 / 3) ** 0.5: 0.0115 is anything from 0.00722 to 0.01578. 5 runs show 2.306004 *
+    (0.0001 / 5 + 0.000001) ** 0.5 + 0.841621 * (0.0001 / 5) ** 0.5 = 0.01433, with t(0.975, 8) and
+    z(0.8), and 4 runs 0.01668; 17 show 0.00738 and 18 show 0.00719.
     """
-    assert (
-        statistical_tests.runs_needed(difference, 0.0002, 0.00001, beyond=beyond, level=level)
-        == needed
-    )
+    assert statistical_tests.runs_needed(
+        difference, 0.0001, 0.000001, runs=runs, level=0.05
+    ) == RunsNeeded(fewest, most)
 
 
 def test_more_than_a_thousand_runs_are_never_asked_for() -> None:
-    # 999, 1000 and 1001 runs would show 0.088676, 0.088631 and 0.088587.
-    assert statistical_tests.runs_needed(0.08865, 1, 0, beyond=3, level=0.05) == 1000
-    assert statistical_tests.runs_needed(0.0886, 1, 0, beyond=3, level=0.05) is None
+    # 999, 1000 and 1001 runs would show 0.088676, 0.088631 and 0.088587; half of all differences
+    # after 900 runs lie within t(0.75, 1798) / 30 = 0.022487.
+    def needed(difference: float) -> RunsNeeded | None:
+        return statistical_tests.runs_needed(difference, 1, 0, runs=900, level=0.05)
+
+    assert needed(0.08865 - 0.022487) == RunsNeeded(1000, None)
+    assert needed(0.0886 - 0.022487) is None
 
 
 def test_no_number_of_runs_makes_up_for_too_few_examples() -> None:
-    assert statistical_tests.runs_needed(0.001, 1e-9, 1e-6, beyond=3, level=0.05) is None
-    assert statistical_tests.runs_needed(0, 1e-6, 0, beyond=3, level=0.05) is None
-    assert statistical_tests.runs_needed(0, 0, 0, beyond=3, level=0.05) is None
+    assert statistical_tests.runs_needed(0.001, 1e-9, 1e-6, runs=3, level=0.05) is None
+    assert statistical_tests.runs_needed(0, 0, 0, runs=3, level=0.05) is None
 
 
-def simulate(gap: float, spread: float, seeds: int, times: int) -> list[Difference]:
-    """Comparisons of two models whose true difference is `gap`, each on its own examples.
+def test_the_stricter_the_level_the_more_runs_are_needed() -> None:
+    needed = [
+        statistical_tests.runs_needed(0.0115, 0.0001, 0, runs=3, level=level)
+        for level in (0.05, 0.05 / 15)
+    ]
+    assert needed[0] is not None
+    assert needed[1] is not None
+    assert needed[0].fewest < needed[1].fewest
 
-    An example can be hard for both models or for one; seeds change the accuracy by `spread`.
+
+def runs_of(accuracies: NDArray[np.floating], examples: int, chance: np.random.Generator) -> Hits:
+    """Hits (models, runs, examples) of runs with these accuracies (models, runs).
+
+    An example can be hard for all models or for one.
     """
-    generator = np.random.default_rng(7)
+    shared = chance.uniform(-0.1, 0.1, examples)
+    own = chance.uniform(-0.1, 0.1, (len(accuracies), 1, examples))
+    chances = np.clip(accuracies[..., None] + shared + own, 0, 1)
+    return np.asarray(chance.random(chances.shape) < chances)
 
-    def runs(accuracy: float, shared: NDArray[np.floating]) -> Hits:
-        own = generator.uniform(-0.1, 0.1, shared.shape)
-        levels = accuracy + spread * generator.standard_normal(seeds)
-        chances = np.clip(levels[:, None] + shared + own, 0, 1)
-        return np.asarray(generator.random(chances.shape) < chances)
 
-    compared = []
+def simulate(
+    gaps: list[float], spread: float, seeds: int, times: int, examples: int = 400
+) -> Iterator[list[Difference]]:
+    """Comparisons of all pairs of models, each comparison on its own examples.
+
+    Args:
+        gaps: by how much the true accuracy of each model exceeds 0.7.
+        spread: by how much seeds change the accuracy.
+        seeds: the number of runs of each model.
+        times: how many comparisons.
+        examples: of each comparison.
+    """
+    chance = np.random.default_rng(7)
+    pairs = list(combinations(range(len(gaps)), 2))
     for _ in range(times):
-        shared = generator.uniform(-0.1, 0.1, 400)
-        pair = runs(0.75 + gap, shared), runs(0.75, shared)
-        compared.append(statistical_tests.compare(*pair))
-    return compared
+        accuracies = 0.7 + np.array(gaps)[:, None]
+        accuracies = accuracies + spread * chance.standard_normal((len(gaps), seeds))
+        models = runs_of(accuracies, examples, chance)
+        pooled = statistical_tests.pooled_variance(list(models))
+        yield [
+            statistical_tests.compare(models[first], models[second], pooled, len(pairs))
+            for first, second in pairs
+        ]
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(2, 0.03), (3, 0.01), (10, 0.002)])
 def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, spread: float) -> None:
-    compared = simulate(gap=0.02, spread=spread, seeds=seeds, times=1000)
+    compared = [pair for (pair,) in simulate([0.02, 0], spread, seeds, times=1000)]
 
     covered = np.mean([pair.interval.low <= 0.02 <= pair.interval.high for pair in compared])
     assert 0.93 <= covered <= 0.985  # with few seeds, intervals are rather too wide
@@ -218,22 +322,85 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, spread: float
 @pytest.mark.parametrize("seeds", [1, 3, 10])
 def test_equal_models_differ_significantly_by_chance_alone(seeds: int) -> None:
     spread = 0 if seeds == 1 else 0.02  # McNemar's test compares the runs, not the models
-    compared = simulate(gap=0, spread=spread, seeds=seeds, times=1000)
+    compared = [pair for (pair,) in simulate([0, 0], spread, seeds, times=1000)]
 
     alarms = np.mean([pair.p_value < 0.05 for pair in compared])
     assert alarms <= 0.05 + 3 * (0.05 * 0.95 / 1000) ** 0.5
     if seeds > 1:
-        assert 0.45 < np.mean([pair.probability for pair in compared]) < 0.55
+        values = [pair.probability.value for pair in compared if pair.probability]
+        assert 0.45 < np.mean(values) < 0.55
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_six_equal_models_give_no_more_false_alarms_than_promised(seeds: int) -> None:
+    """With each model's own variance, 2 seeds gave any alarm in 12 % of comparisons."""
+    times, level = 800, 0.05
+    comparisons = list(simulate([0.0] * 6, 0.02, seeds, times, examples=100))
+
+    p_values = np.array([[pair.p_value for pair in pairs] for pairs in comparisons])
+    alarms = np.mean(15 * p_values.min(axis=1) < level)  # the smallest of Holm's
+    assert alarms <= level + 2 * (level * (1 - level) / times) ** 0.5
+    # Where Holm's method uses it: 0.05 / 15 of single pairs.
+    assert (p_values < level / 15).mean() <= 2 * level / 15
+    missed = [
+        any(p.interval.low > 0 or p.interval.high < 0 for p in pairs) for pairs in comparisons
+    ]
+    assert np.mean(missed) <= level + 2 * (level * (1 - level) / times) ** 0.5
+
+
+@pytest.mark.parametrize("effect", [0, 1, 2])
+def test_the_interval_of_the_probability_holds_the_truth(effect: float) -> None:
+    """Runs score 0.5 + 0.01 * N(0, 1) on any examples, the first model `effect` * 2 ** 0.5 more."""
+    chance, times, runs = np.random.default_rng(4), 400, 3
+    truth = scipy.stats.norm.cdf(effect)
+    covered = 0
+    for _ in range(times):
+        scores = 0.5 + 0.01 * chance.standard_normal((2, runs))
+        scores[0] += 0.01 * 2**0.5 * effect
+        first, second = (np.arange(5000) < 5000 * row[:, None] for row in scores)
+        found = compare(first, second).probability
+        assert found is not None
+        covered += found.interval.low <= truth <= found.interval.high
+    assert covered / times >= 0.95 - 3 * (0.05 * 0.95 / times) ** 0.5
+
+
+def test_half_of_the_ranges_of_runs_hold_the_number_that_is_needed() -> None:
+    """Pilots of 3 runs, in which the true difference and the true variance are known."""
+    chance, gap, spread = np.random.default_rng(3), 0.0013, 0.0007
+    level = 0.05
+    numbers = np.arange(2, 200)
+    error = (2 * spread**2 / numbers) ** 0.5
+    shown = (scipy.stats.t.isf(level / 2, 2 * (numbers - 1)) + scipy.stats.norm.ppf(0.8)) * error
+    truth = int(numbers[(gap > shown).argmax()])
+    within = []
+    for _ in range(500):
+        scores = spread * chance.standard_normal((2, 3))
+        difference = float(gap + scores[0].mean() - scores[1].mean())
+        variance = float(scores.var(axis=1, ddof=1).sum())
+        found = statistical_tests.runs_needed(difference, variance, 0, runs=3, level=level)
+        within.append(found is not None and found.fewest <= truth <= (found.most or np.inf))
+
+    assert truth == 6
+    assert 0.4 < np.mean(within) < 0.7
 
 
 def test_as_many_runs_as_needed_have_the_stated_power() -> None:
     """The power with the number of runs that it returns, by simulation of their scores."""
-    gap, spread = 0.001, 0.0008
-    needed = statistical_tests.runs_needed(gap, 2 * spread**2, 0, beyond=2, level=0.05)
-    assert needed is not None
-    generator = np.random.default_rng(3)
-    first = generator.normal(gap, spread, (4000, needed))
-    second = generator.normal(0, spread, (4000, needed))
+    gap, spread, pilot = 0.001, 0.0008, 10**6
+    sure = statistical_tests.runs_needed(gap, 2 * spread**2, 0, runs=2, level=0.05)
+    assert sure is not None
+    # So many runs that the range closes, on so few examples that they do not show it at once.
+    needed = next(
+        number
+        for number in range(3, 100)
+        if gap
+        > (scipy.stats.t.isf(0.025, 2 * (number - 1)) + scipy.stats.norm.ppf(0.8))
+        * (2 * spread**2 / number) ** 0.5
+    )
+    assert sure.fewest <= needed <= (sure.most or pilot)
+    chance = np.random.default_rng(3)
+    first = chance.normal(gap, spread, (4000, needed))
+    second = chance.normal(0, spread, (4000, needed))
     power = np.mean(scipy.stats.ttest_ind(first, second, axis=1).pvalue < 0.05)
 
     assert 0.75 < power < 0.92

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from image_classification.comparison import statistical_tests, verdict
-from image_classification.comparison.statistical_tests import Difference, Hits, Interval
+from image_classification.comparison import statistical_tests, verdict, verdict_text
+from image_classification.comparison.statistical_tests import (
+    Difference,
+    Hits,
+    Interval,
+    Probability,
+    RunsNeeded,
+)
 from image_classification.comparison.verdict import Pair, Score, Verdict
 
 
@@ -14,12 +20,28 @@ def runs(accuracies: list[float], examples: int = 2000, seed: int = 0) -> Hits:
     return generator.random((len(accuracies), examples)) < np.array(accuracies)[:, None]
 
 
+DIFFERENCE = Difference(
+    0.0123,
+    Interval(-0.0245, 0.0491),
+    0.2,
+    Probability(0.875, Interval(0.61, 0.98)),
+    "a test",
+    0.1,
+    0.1,
+)
+
+
+def made_up_of(pair: Pair, seeds: int) -> Verdict:
+    """A verdict on the models of one pair."""
+    scores = [Score(name, seeds, 0.9, None, None, Interval(0.8, 1)) for name in "ab"]
+    return Verdict(scores, [pair], ["a"], seeds, 1000)
+
+
 def made_up(wins: str, models: str = "abc", seeds: int = 3) -> Verdict:
     """A verdict on these models in which these pairs alone are significant: "ab" if a beats b."""
-    difference = Difference(0.01, Interval(-0.01, 0.03), 0.2, 0.6, "a test", 0.1, 0.1)
     scores = [Score(model, seeds, 0.9, 0.01, None, Interval(0.8, 1)) for model in models]
     pairs = [
-        Pair(first, second, difference, 0.25, f"{first}{second}" in wins.split(), None)
+        Pair(first, second, DIFFERENCE, 0.25, f"{first}{second}" in wins.split(), None)
         for index, first in enumerate(models)
         for second in models[index + 1 :]
     ]
@@ -63,24 +85,25 @@ def test_significant_is_below_5_percent_after_adjustment_for_the_pairs() -> None
     assert (judged.unbeaten, judged.runs, judged.examples) == (["a", "b"], 1, 100)
 
 
-def test_the_runs_needed_are_for_the_level_of_one_of_the_pairs() -> None:
+def test_the_pairs_share_their_variance_over_seeds_and_their_level() -> None:
     hits = {
-        "a": runs([0.92, 0.93, 0.91], seed=1),
+        "a": runs([0.91, 0.925, 0.905], seed=1),
         "b": runs([0.90, 0.91, 0.89], seed=2),
-        "c": runs([0.50, 0.50, 0.50], seed=3),
+        "c": runs([0.50, 0.51, 0.49], seed=3),
     }
     judged = verdict.judge(hits)
 
+    pooled = statistical_tests.pooled_variance(list(hits.values()))
+    assert pooled is not None
+    for pair in judged.pairs:
+        found = statistical_tests.compare(hits[pair.first], hits[pair.second], pooled, pairs=3)
+        assert pair.difference == found
     assert [pair.significant for pair in judged.pairs] == [False, True, True]
     first, *others = judged.pairs
-    assert 0.05 < first.adjusted < 0.1
     found = first.difference
-    assert found.seed_variance is not None
-    assert first.runs_needed == 7
+    assert found.seed_variance == pytest.approx(2 * pooled.variance)
     assert first.runs_needed == statistical_tests.runs_needed(
-        *(found.difference, found.seed_variance, found.example_variance),
-        beyond=3,
-        level=0.05 / 3,
+        *(found.difference, 2 * pooled.variance, found.example_variance), runs=3, level=0.05 / 3
     )
     assert [pair.runs_needed for pair in others] == [None, None]
 
@@ -96,11 +119,11 @@ def test_a_clear_winner_beats_every_other() -> None:
 
     assert [score.model for score in judged.scores] == ["good", "fair", "poor"]
     assert judged.unbeaten == ["good"]
-    assert verdict.headline(judged) == "good beats every other model."
-    sentences = [verdict.sentence(pair, judged) for pair in judged.pairs]
+    assert verdict_text.headline(judged) == "good beats every other model."
+    sentences = [verdict_text.sentence(pair, judged) for pair in judged.pairs]
     assert sentences[0].startswith("good beats fair (+")
     assert len(sentences) == 3
-    page = verdict.markdown(judged)
+    page = verdict_text.markdown(judged)
     assert all(sentence in page for sentence in sentences)
 
 
@@ -114,13 +137,12 @@ def test_models_that_differ_by_chance_are_not_ranked() -> None:
     )
 
     assert set(judged.unbeaten) == {"one", "other"}
-    assert verdict.headline(judged) == (
+    assert verdict_text.headline(judged) == (
         f"No significant difference between {' and '.join(judged.unbeaten)}; "
         "both beat every other model."
     )
     (tie,) = [pair for pair in judged.pairs if not pair.significant]
-    assert tie.runs_needed is None or tie.runs_needed > 3
-    said = verdict.sentence(tie, judged)
+    said = verdict_text.sentence(tie, judged)
     assert said.startswith(
         f"no significant difference between {tie.first} and {tie.second} at n = "
     )
@@ -137,13 +159,13 @@ def test_models_that_differ_by_chance_are_not_ranked() -> None:
     ],
 )
 def test_the_headline_claims_no_more_than_the_pairs_show(wins: str, said: str) -> None:
-    assert verdict.headline(made_up(wins)).endswith(said)
+    assert verdict_text.headline(made_up(wins)).endswith(said)
 
 
 def test_three_unbeaten_models_that_beat_the_rest() -> None:
     judged = made_up("ad bd cd", models="abcd")
 
-    assert verdict.headline(judged) == (
+    assert verdict_text.headline(judged) == (
         "No significant difference among a, b and c; all of them beat every other model."
     )
 
@@ -151,13 +173,10 @@ def test_three_unbeaten_models_that_beat_the_rest() -> None:
 def test_one_run_each_asks_for_more_seeds() -> None:
     judged = verdict.judge({"one": runs([0.9], seed=1), "other": runs([0.9], seed=2)})
 
-    assert "more seeds may" in verdict.sentence(judged.pairs[0], judged)
-    assert "single runs; more seeds are needed" in verdict.headline(judged)
+    assert "more seeds may" in verdict_text.sentence(judged.pairs[0], judged)
+    assert "single runs; more seeds are needed" in verdict_text.headline(judged)
     assert judged.scores[0].over_seeds is None
     assert judged.scores[0].deviation is None
-
-
-DIFFERENCE = Difference(0.0123, Interval(-0.0245, 0.0491), 0.2, 0.875, "a test", 0.1, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -165,13 +184,18 @@ DIFFERENCE = Difference(0.0123, Interval(-0.0245, 0.0491), 0.2, 0.875, "a test",
     [
         (True, None, 3, "a beats b", ""),
         (
-            *(False, 7, 3, "no significant difference between a and b at n = 3"),
-            "; it takes about n = 7 to show one of this size",
+            *(False, RunsNeeded(7, 9), 3, "no significant difference between a and b at n = 3"),
+            "; if there is one, n = 7 to 9 would probably show it",
         ),
         (
-            *(False, None, 3, "no significant difference between a and b at n = 3"),
-            "; more seeds alone cannot show one of this size with 1,000 test examples",
+            *(False, RunsNeeded(7, 7), 3, "no significant difference between a and b at n = 3"),
+            "; if there is one, n = about 7 would probably show it",
         ),
+        (
+            *(False, RunsNeeded(7, None), 3, "no significant difference between a and b at n = 3"),
+            "; if there is one, n = 7 or more would probably show it",
+        ),
+        (False, None, 3, "no significant difference between a and b at n = 3", ""),
         (
             *(False, None, 1, "no significant difference between a and b at n = 1"),
             "; more seeds may show one",
@@ -179,14 +203,20 @@ DIFFERENCE = Difference(0.0123, Interval(-0.0245, 0.0491), 0.2, 0.875, "a test",
     ],
 )
 def test_a_sentence_gives_the_numbers_and_what_would_show_a_difference(
-    significant: bool, runs_needed: int | None, runs_each: int, start: str, end: str
+    significant: bool, runs_needed: RunsNeeded | None, runs_each: int, start: str, end: str
 ) -> None:
     pair = Pair("a", "b", DIFFERENCE, 0.034, significant, runs_needed)
-    numbers = "(+1.23 points, 95 % interval -2.45 to 4.91, adjusted p = 0.034)"
+    several = Verdict([], [pair, pair], [], runs_each, 1000)
+    numbers = "(+1.23 points, simultaneous 95 % interval -2.45 to 4.91, adjusted p = 0.034)"
 
-    sentence = verdict.sentence(pair, Verdict([], [pair], [], runs_each, 1000))
-
-    assert sentence == f"{start} {numbers}{end}"
+    assert verdict_text.sentence(pair, several) == f"{start} {numbers}{end}"
+    assert "(+1.23 points, 95 % interval" in verdict_text.sentence(
+        pair, replace(several, pairs=[pair])
+    )
+    # Who is told to add seeds is told not to do so until they show what he wants.
+    assert ("Fix the number of seeds" in verdict_text.markdown(made_up_of(pair, runs_each))) == (
+        end != ""
+    )
 
 
 def test_the_page_is_the_headline_the_sentences_and_two_tables() -> None:
@@ -205,12 +235,11 @@ def test_the_page_is_the_headline_the_sentences_and_two_tables() -> None:
         examples=1000,
     )
 
-    headline, sentences, above_scores, scores, above_pairs, pairs = verdict.markdown(judged).split(
-        "\n\n"
-    )
-    assert headline.startswith(f"**{verdict.headline(judged)}** ")
+    parts = verdict_text.markdown(judged).split("\n\n")
+    headline, sentences, above_scores, scores, above_pairs, pairs = parts
+    assert headline.startswith(f"**{verdict_text.headline(judged)}** ")
     assert sentences.splitlines() == [
-        f"- {verdict.sentence(pair, judged)}" for pair in judged.pairs
+        f"- {verdict_text.sentence(pair, judged)}" for pair in judged.pairs
     ]
     assert above_scores.endswith("new examples (Wilson):")
     assert scores.splitlines() == [
@@ -219,12 +248,14 @@ def test_the_page_is_the_headline_the_sentences_and_two_tables() -> None:
         "| a | 3 | 0.9100 | 0.0123 | 0.8800 to 0.9400 | 0.8900 to 0.9200 |",
         "| b | 1 | 0.9000 | - | - | 0.8700 to 0.9300 |",
     ]
-    assert above_pairs.endswith("on these examples:")
+    assert above_pairs == verdict_text.explanation(judged)
+    assert "simultaneous (Bonferroni)" in above_pairs
+    assert "Holm's method" in above_pairs
     assert pairs.splitlines() == [
-        "| pair | difference | interval | p | P | test |",
-        "|---|--:|--:|--:|--:|---|",
-        "| a, b | +1.23 | -2.45 to +4.91 | 0.034 | 0.88 | a test |",
-        "| b, c | +1.23 | -2.45 to +4.91 | 0.25 | - | another test |",
+        "| pair | difference | interval | p | P | interval of P | test |",
+        "|---|--:|--:|--:|--:|--:|---|",
+        "| a, b | +1.23 | -2.45 to +4.91 | 0.034 | 0.88 | 0.61 to 0.98 | a test |",
+        "| b, c | +1.23 | -2.45 to +4.91 | 0.25 | - | - | another test |",
     ]
 
 
@@ -232,4 +263,4 @@ def test_a_single_model_has_a_verdict_too() -> None:
     judged = verdict.judge({"alone": runs([0.9, 0.8])})
 
     assert judged.unbeaten == ["alone"]
-    assert "alone is the only model" in verdict.markdown(judged)
+    assert "alone is the only model" in verdict_text.markdown(judged)

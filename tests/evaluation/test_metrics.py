@@ -31,6 +31,18 @@ def test_metrics_of_a_worked_example() -> None:
     assert values["loss"] == pytest.approx(-np.log([0.8, 0.6, 0.8, 0.2, 0.8, 0.6]).mean())
 
 
+def test_the_loss_counts_how_wrong_the_worst_mistakes_are() -> None:
+    """scikit-learn takes every float32 below 1e-7 for 1e-7, that is for a loss of 16 nats."""
+    probabilities = np.array([[1, 1e-30], [1, 0]], np.float32)
+
+    worst, impossible = (
+        metrics.classification(np.array([1]), row[None])["loss"] for row in probabilities
+    )
+
+    assert worst == pytest.approx(30 * np.log(10))
+    assert worst < impossible < 104
+
+
 def test_weighted_averages_count_examples_and_macro_averages_count_classes() -> None:
     """All four are taken for class 0, three of them rightly; class 2 has no examples at all."""
     values = metrics.classification(np.array([0, 0, 0, 1]), np.array([[0.9, 0.1, 0]] * 4))

@@ -14,6 +14,8 @@ Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
 Indices = NDArray[np.intp]
 
+FEWEST_RUNS = 5  # that have to agree on a label error: fewer agree on many of their own mistakes
+
 
 @dataclass(frozen=True)
 class Misses:
@@ -101,7 +103,7 @@ def confused_pairs(
 
 
 def likely_label_errors(labels: Labels, probabilities: Probabilities) -> pd.DataFrame:
-    """Examples whose label looks wrong, because all runs predict the same other class.
+    """Examples whose label looks wrong, because all of many runs predict the same other class.
 
     The consensus filter of Brodley and Friedl, "Identifying mislabeled training data" (1999). It
     gets stricter with the number of runs.
@@ -112,11 +114,13 @@ def likely_label_errors(labels: Labels, probabilities: Probabilities) -> pd.Data
 
     Returns:
         Columns example, label, suggested (indices), probability_of_label and
-        probability_of_suggested (means over the runs, 0 to 1); the least likely labels first.
+        probability_of_suggested (means over the runs, 0 to 1); the least likely labels first. No
+        examples if there are fewer than `FEWEST_RUNS`.
     """
     predicted = probabilities.argmax(axis=2)
     agreed = (predicted == predicted[0]).all(axis=0)
-    doubted = np.flatnonzero(agreed & (predicted[0] != labels))
+    enough = len(predicted) >= FEWEST_RUNS
+    doubted = np.flatnonzero(agreed & (predicted[0] != labels) & enough)
     label, suggested = labels[doubted], predicted[0][doubted]
     means = probabilities[:, doubted].mean(axis=0)
     rows = np.arange(len(doubted))

@@ -1,9 +1,11 @@
 """How certain scores and their differences are: arrays of hits in, intervals and tests out.
 
 Hits are booleans (runs, examples): whether each run of a model, one per seed, classifies each test
-example correctly. All models are tested on the same examples. Intervals are at 95 %.
+example correctly. All models are tested on the same examples, with as many runs each. Intervals are
+at 95 %.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +16,12 @@ import statsmodels.stats.proportion
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+POOLING = 0.25  # p-value of Bartlett's test below which models count as unlike in their variance
 POWER = 0.8  # of the test with as many runs as `runs_needed` returns
 MOST_RUNS = 1000  # that `runs_needed` considers
 
 Hits = NDArray[np.bool_]
+Parts = list[tuple[float, float]]  # of a variance, each with its degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -29,27 +33,60 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class PooledVariance:
+    """How much the accuracy of one run varies over seeds, estimated from all models together.
+
+    variance: the mean of the models' variances.
+    freedom: its degrees of freedom.
+    alike: whether the models' variances are alike, by Bartlett's test.
+    """
+
+    variance: float
+    freedom: int
+    alike: bool
+
+
+@dataclass(frozen=True)
+class Probability:
+    """From 0 to 1, with its interval."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
 class Difference:
     """How much more accurate one model is than another, and how certain that is.
 
     difference: of mean accuracies, from -1 to 1.
     interval: of the difference, over new test examples and, unless `test` is McNemar's, over new
-        runs.
+        runs. It is simultaneous: all intervals of a comparison hold the truth with 95 %.
     p_value: of the hypothesis that the models are equally good, not adjusted for other pairs.
     probability: that one run of the first model scores higher than one of the second on these
-        examples, with ties counted half; None for one run each.
+        examples; None for one run each, and where runs do not vary.
     test: the name of the test behind the p-value.
-    seed_variance: of one run's accuracy, summed over the models; None for one run each.
+    seed_variance: of one run's accuracy, summed over the two models; None for one run each.
     example_variance: of the difference, from the choice of test examples.
     """
 
     difference: float
     interval: Interval
     p_value: float
-    probability: float | None
+    probability: Probability | None
     test: str
     seed_variance: float | None
     example_variance: float
+
+
+@dataclass(frozen=True)
+class RunsNeeded:
+    """How many runs of each model would show a difference: half of the time within this range.
+
+    most: None if it is more than `MOST_RUNS`, or if there may be no difference.
+    """
+
+    fewest: int
+    most: int | None
 
 
 def interval_over_seeds(scores: NDArray[np.floating]) -> Interval | None:
@@ -87,15 +124,41 @@ def interval_over_examples(hits: Hits) -> Interval:
     return Interval(float(low), float(high))
 
 
-def compare(first: Hits, second: Hits) -> Difference:
+def pooled_variance(models: Sequence[Hits]) -> PooledVariance | None:
+    """Pool the variance over seeds of all models.
+
+    With a few runs each, the variances of single models scatter so much that tests on them find
+    differences among equal models too often (see `compare`). Whether the variances are alike is
+    tested first, at a level that seldom overlooks it, as Bancroft recommends ("On biases in
+    estimation due to the use of preliminary tests of significance", 1944).
+
+    Args:
+        models: hits of each, (runs, examples), with equally many runs.
+
+    Returns:
+        None for one run each.
+    """
+    scores = [hits.mean(axis=1) for hits in models]
+    runs = len(scores[0])
+    if runs < 2:
+        return None
+    variances = [float(score.var(ddof=1)) for score in scores]
+    alike = len(scores) == 1 or (
+        min(variances) > 0 and bool(scipy.stats.bartlett(*scores).pvalue >= POOLING)
+    )
+    return PooledVariance(float(np.mean(variances)), len(scores) * (runs - 1), alike)
+
+
+def compare(first: Hits, second: Hits, pooled: PooledVariance | None, pairs: int) -> Difference:
     """Compare two models by the test that fits the number of their runs.
 
     Several runs each: the variance of the difference is the sum of a part from the seeds and a part
     from the examples (the same for both models), each estimated on its own as in an analysis of
-    variance with crossed factors. The p-value and the interval use Student's t with degrees of
-    freedom after Satterthwaite ("An approximate distribution of estimates of variance components",
-    1946). A bootstrap over both factors would count their interaction three times (Owen, "The
-    pigeonhole bootstrap", 2007) and miss differences.
+    variance with crossed factors. The part from the seeds is the pooled one; where models are
+    unlike, it is that of these two models if that is larger. The p-value and the interval use
+    Student's t with degrees of freedom after Satterthwaite ("An approximate distribution of
+    estimates of variance components", 1946). A bootstrap over both factors would count their
+    interaction three times (Owen, "The pigeonhole bootstrap", 2007) and miss differences.
 
     One run each: McNemar's exact test ("Note on the sampling error of the difference between
     correlated proportions", 1947). This is weaker evidence, since it compares two runs and not the
@@ -104,63 +167,106 @@ def compare(first: Hits, second: Hits) -> Difference:
     Args:
         first: (runs, examples).
         second: as many runs, on the same examples.
+        pooled: from `pooled_variance` for all models of the comparison.
+        pairs: the number of pairs in the comparison, for which Bonferroni's method makes the
+            intervals simultaneous.
 
     Raises:
         ValueError: the models have different numbers of runs or of examples.
     """
     if first.shape != second.shape:
         raise ValueError(f"the shapes must be equal, not {first.shape} and {second.shape}")
-    scores = [hits.mean(axis=1) for hits in (first, second)]
-    difference = float(scores[0].mean() - scores[1].mean())
+    runs, examples = first.shape
+    difference = float(first.mean() - second.mean())
     by_example = first.mean(axis=0) - second.mean(axis=0)
-    examples = len(by_example)
     example_variance = float(by_example.var(ddof=1)) / examples
+    probability = seed_variance = None
 
-    if len(first) < 2:
+    if pooled is None:
         error, freedom = example_variance**0.5, examples - 1.0
         p_value, test = _mcnemar(first[0], second[0]), "McNemar, one run each"
-        probability = seed_variance = None
     else:
-        wins = np.sign(scores[0][:, None] - scores[1][None, :])
-        probability = float((wins.mean() + 1) / 2)
-        parts = [(float(score.var(ddof=1)) / len(score), len(score) - 1) for score in scores]
-        # The variance over seeds already includes how runs differ on an example.
-        known = sum(float(hits.var(axis=0, ddof=1).mean()) / hits.size for hits in (first, second))
-        seed_variance = sum(float(score.var(ddof=1)) for score in scores)
-        if seed_variance > 0:  # else the runs are copies, and only the examples vary
+        seeds = _seed_parts((first, second), pooled)
+        variance = sum(part for part, _ in seeds)
+        if variance > 0:  # else the runs are copies, and only the examples vary
+            # The variance over seeds already includes how runs differ on an example.
+            known = sum(float(h.var(axis=0, ddof=1).mean()) / h.size for h in (first, second))
             example_variance = max(0.0, example_variance - known)
-        parts.append((example_variance, examples - 1))
-        error = sum(variance for variance, _ in parts) ** 0.5
-        freedom = _freedom(parts)
+            probability = _probability(difference, variance, runs, _freedom(seeds))
+        error = (variance + example_variance) ** 0.5
+        freedom = _freedom([*seeds, (example_variance, examples - 1)])
         p_value = float(2 * scipy.stats.t.sf(abs(difference) / error, freedom)) if error else 1.0
+        seed_variance = variance * runs
         test = "variance over seeds and examples"
-    margin = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    margin = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2 / pairs, freedom)) * error
     interval = Interval(difference - margin, difference + margin)
     return Difference(
         difference, interval, p_value, probability, test, seed_variance, example_variance
     )
 
 
-def runs_needed(
-    difference: float, seed_variance: float, example_variance: float, beyond: int, level: float
-) -> int | None:
-    """The number of runs of each model that would show a difference of this size with `POWER`.
+def _seed_parts(models: Sequence[Hits], pooled: PooledVariance) -> Parts:
+    """The variance over seeds of the difference of two means."""
+    runs = len(models[0])
+    own: Parts = [(float(hits.mean(axis=1).var(ddof=1)) / runs, float(runs - 1)) for hits in models]
+    together: Parts = [(2 * pooled.variance / runs, float(pooled.freedom))]
+    if not pooled.alike and sum(part for part, _ in own) > together[0][0]:
+        return own
+    return together
+
+
+def _probability(difference: float, variance: float, runs: int, freedom: float) -> Probability:
+    """That one run scores higher than another, if the scores are normally distributed.
+
+    McGraw and Wong, "A common language effect size statistic" (1992); the interval is that of the
+    standardised difference by Hedges and Olkin, "Statistical methods for meta-analysis" (1985).
 
     Args:
-        difference: of mean accuracies, taken as the true one.
+        difference: of the means.
+        variance: of the difference.
+        runs: of each model.
+        freedom: of the variance.
+    """
+    effect = difference / (variance * runs) ** 0.5
+    error = (1 / runs + effect**2 / (2 * freedom)) ** 0.5
+    margin = float(scipy.stats.norm.isf((1 - CONFIDENCE) / 2)) * error
+    value, low, high = scipy.stats.norm.cdf([effect, effect - margin, effect + margin])
+    return Probability(float(value), Interval(float(low), float(high)))
+
+
+def runs_needed(
+    difference: float, seed_variance: float, example_variance: float, runs: int, level: float
+) -> RunsNeeded | None:
+    """How many runs of each model would show their difference on these examples, with `POWER`.
+
+    The range comes from the middle half of what the difference may be, given the runs so far
+    (Student's t): taken for the truth, a noisy difference would give a number that is seldom right.
+
+    Args:
+        difference: of mean accuracies so far.
         seed_variance: of one run's accuracy, summed over the two models.
-        example_variance: of the difference, from the choice of test examples.
-        beyond: the number of runs so far, which was too small.
+        example_variance: of the difference, from the choice of test examples; more runs on the same
+            examples do not change it.
+        runs: of each model so far, which were too few.
         level: of the test, adjusted for the number of tests.
 
     Returns:
-        More than `beyond`, or None if `MOST_RUNS` would not be enough.
+        More than `runs`, or None if these runs do not say how many.
     """
-    runs = np.arange(beyond + 1, MOST_RUNS + 1)
-    errors = np.sqrt(seed_variance / runs + example_variance)
-    quantiles = scipy.stats.t.ppf(1 - level / 2, 2 * (runs - 1))
-    enough = abs(difference) > (quantiles + scipy.stats.norm.ppf(POWER)) * errors
-    return int(runs[enough.argmax()]) if enough.any() else None
+    quartile = float(scipy.stats.t.ppf(0.75, 2 * (runs - 1))) * (seed_variance / runs) ** 0.5
+    more = np.arange(runs + 1, MOST_RUNS + 1)
+    over_seeds = np.sqrt(seed_variance / more)
+    shown = scipy.stats.t.isf(level / 2, 2 * (more - 1)) * np.sqrt(
+        seed_variance / more + example_variance
+    )
+    shown += scipy.stats.norm.ppf(POWER) * over_seeds
+
+    def fewest(true_difference: float) -> int | None:
+        enough = true_difference > shown
+        return int(more[enough.argmax()]) if enough.any() else None
+
+    low = fewest(abs(difference) + quartile)
+    return None if low is None else RunsNeeded(low, fewest(abs(difference) - quartile))
 
 
 def holm(p_values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -171,7 +277,7 @@ def holm(p_values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(statsmodels.stats.multitest.multipletests(p_values, method="holm")[1])
 
 
-def _freedom(parts: list[tuple[float, int]]) -> float:
+def _freedom(parts: Parts) -> float:
     """The degrees of freedom of a sum of variances, each with its own."""
     squares = sum(variance**2 / degrees for variance, degrees in parts)
     return sum(variance for variance, _ in parts) ** 2 / squares if squares else 1.0

@@ -34,7 +34,7 @@ def classification(
     predicted = probabilities.argmax(axis=1)
     classes = np.arange(probabilities.shape[1])
     values = {
-        "loss": sklearn.metrics.log_loss(labels, probabilities, labels=classes),
+        "loss": negative_log_likelihood(labels, probabilities),
         "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
         "brier": sklearn.metrics.brier_score_loss(
             labels, probabilities, labels=classes, scale_by_half=False
@@ -48,6 +48,22 @@ def classification(
         scores = {"precision": precision, "recall": recall, "f1": f1}
         values |= {name + suffix: value for name, value in scores.items()}
     return {name: float(value) for name, value in values.items()}
+
+
+def negative_log_likelihood(
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating]
+) -> float:
+    """The mean negative log-likelihood in nats; float32 holds probabilities down to 1e-45.
+
+    scikit-learn's log_loss takes all below 1e-7 for 1e-7, which hides the worst mistakes.
+
+    Args:
+        labels: (n,), indices of the true classes.
+        probabilities: (n, classes), rows that sum to 1.
+    """
+    of_labels = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    smallest = float(np.finfo(np.float32).smallest_subnormal)
+    return float(-np.log(np.maximum(of_labels, smallest)).mean())
 
 
 def reliability(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> pd.DataFrame:

@@ -78,7 +78,7 @@ def _draw_means(axes: Axes, scores: Sequence[Score]) -> None:
 
 
 def differences(pairs: Sequence[Pair]) -> Figure:
-    """The difference of each pair with its 95 % interval, in points; filled if significant.
+    """The difference of each pair with its interval, in points; filled if significant.
 
     Args:
         pairs: from top to bottom.

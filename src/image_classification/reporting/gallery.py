@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from image_classification.comparison import error_analysis, leaderboard, verdict
+from image_classification.comparison import error_analysis, leaderboard, verdict_text
 from image_classification.comparison.leaderboard import percent
 from image_classification.comparison.summary import Comparison
 from image_classification.evaluation import corruptions, metrics
@@ -88,13 +88,14 @@ def draw(
 def _scores(comparison: Comparison, published: Mapping[str, Sequence[float]]) -> Pictures:
     judged = comparison.verdict
     if judged.pairs:
+        interval = verdict_text.interval_name(judged)
         yield (
             Picture(
                 "verdict",
                 "differences",
-                "Difference of test accuracy of each pair with its 95 % interval. "
-                + verdict.headline(judged),
-                "Differences of mean test accuracy in points, with 95 % intervals.",
+                f"Difference of test accuracy of each pair with its {interval}. "
+                + verdict_text.headline(judged),
+                f"Differences of mean test accuracy in points, with {interval}s.",
             ),
             figures.differences(judged.pairs),
         )

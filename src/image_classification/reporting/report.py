@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 from PIL import Image
 
-from image_classification.comparison import leaderboard, verdict
+from image_classification.comparison import error_analysis, leaderboard, verdict_text
 from image_classification.comparison.results import Result
 from image_classification.comparison.summary import Comparison
 from image_classification.comparison.verdict import Pair
@@ -63,8 +63,15 @@ def html(
         split_per_seed=data.split_per_seed,
         commit=commit,
         origin=origin,
-        headline=verdict.headline(comparison.verdict),
-        sentence=lambda pair: verdict.sentence(pair, comparison.verdict),
+        headline=verdict_text.headline(comparison.verdict),
+        sentence=lambda pair: verdict_text.sentence(pair, comparison.verdict),
+        fewest_runs=error_analysis.FEWEST_RUNS,
+        interval_name=verdict_text.interval_name(comparison.verdict),
+        explanation=verdict_text.explanation(comparison.verdict),
+        advice=verdict_text.FIX_THE_NUMBER
+        if verdict_text.advises_more_seeds(comparison.verdict)
+        else "",
+        shown_probability=verdict_text.shown_probability,
         columns=leaderboard.columns,
         pictures=list(pictures),
         embedded=lambda name: _embedded(folder / f"{name}.png"),
@@ -89,7 +96,7 @@ def model_cards(comparison: Comparison, data: DataConfig, recipe: str) -> dict[s
             recipe=recipe,
             origin=_origin(result),
             examples=comparison.verdict.examples,
-            headline=verdict.headline(comparison.verdict),
+            headline=verdict_text.headline(comparison.verdict),
             columns=leaderboard.columns("card"),
             robustness=result.robustness_means(),
             corrupted=len(corruptions.sample(comparison.verdict.examples)),
@@ -113,9 +120,9 @@ def comparison_note(comparison: Comparison, run: str) -> str:
     def note(linked: bool) -> str:
         return _render(
             "comparison.md.j2",
-            headline=verdict.headline(comparison.verdict),
+            headline=verdict_text.headline(comparison.verdict),
             pairs=neighbours(comparison.verdict.pairs, models),
-            sentence=lambda pair: verdict.sentence(pair, comparison.verdict),
+            sentence=lambda pair: verdict_text.sentence(pair, comparison.verdict),
             runs=leaderboard.by_model(comparison.entries),
             linked=linked,
             run=run,
