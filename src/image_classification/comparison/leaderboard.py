@@ -121,10 +121,10 @@ def entry(result: Result, published: Mapping[str, Sequence[float]]) -> Entry:
 
 
 def ranked(entries: Iterable[Entry]) -> list[Entry]:
-    """Best model first, and the best run of each model first; test scores do not count.
+    """Best model first, and the best run of each model first; the very first is the champion.
 
     Models rank by the mean validation accuracy of their runs, then by the mean validation loss. By
-    its best run alone, a lucky model would rank above a better one.
+    its best run alone, a lucky model would rank above a better one. Test scores do not count.
     """
     entries = list(entries)
     ranks = {

@@ -1,4 +1,7 @@
-"""Checkpoints: the state after the last epoch, on disk, from which a killed run resumes."""
+"""Checkpoints: the state after the last epoch, on disk, from which a killed run resumes.
+
+The stage `train` saves one after each epoch (`save_and_log`).
+"""
 
 import json
 import shutil

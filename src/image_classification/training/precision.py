@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def usable_precision(wanted: str) -> str:
-    """The wanted precision where this machine computes in it natively, else float32."""
+    """The precision wanted by `recipe.precision` if this machine has it built in, else float32."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
