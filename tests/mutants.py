@@ -179,7 +179,7 @@ def shown(before: str, after: str) -> str:
     differing = next(two for two in lines if two[0] != two[1])
     old, new = (re.findall(r"\w+|\W", line) for line in differing)
     start = end = 0
-    while old[start] == new[start]:
+    while start < min(len(old), len(new)) and old[start] == new[start]:
         start += 1
     while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
         end += 1
