@@ -13,9 +13,11 @@ from typing import NoReturn
 from image_classification.core import paths
 from image_classification.core.command import run_command
 from image_classification.core.config import Config
+from image_classification.core.tensorflow_log import quiet_start
 
 STAGES = ("download", "split", "train", "evaluate", "compare")
 NEED_SPLIT = ("train", "evaluate", "compare")
+NEED_TENSORFLOW = ("train", "evaluate")
 USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage by hand
        image-classification STAGE --help                its settings
        image-classification sync                        upload to MLflow what it does not have
@@ -47,6 +49,9 @@ def _run(stage: str, config: Config) -> int | None:
     if stage in NEED_SPLIT:
         fingerprint = import_module("image_classification.data.fingerprint")
         fingerprint.require_split(paths.SPLIT, config.data)
+    if stage in NEED_TENSORFLOW:
+        with quiet_start():
+            import_module("tensorflow").config.list_physical_devices()  # it looks for a GPU once
     code: int | None = import_module(f"image_classification.{stage}").main(config)
     return code
 

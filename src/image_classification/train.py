@@ -234,5 +234,5 @@ def _last_events(
             "image_shape": config.data.image_shape,
             "classes": len(config.data.classes),
         },
-        {"type": "end", "status": "FINISHED", "time": event_log.now()},
+        {"type": "end", "status": "FINISHED", "time": event_log.now(run.events)},
     ]

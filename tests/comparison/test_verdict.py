@@ -76,3 +76,9 @@ def test_a_single_model_has_a_verdict_too() -> None:
     judged = verdict.judge({"alone": runs([0.9, 0.8])})
 
     assert (judged.pairs, judged.unbeaten, judged.runs) == ([], ["alone"], 2)
+
+
+def test_a_single_run_has_no_deviation() -> None:
+    (score,) = verdict.judge({"alone": runs([0.9])}).scores
+
+    assert (score.deviation, score.over_seeds) == (None, None)

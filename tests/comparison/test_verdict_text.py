@@ -200,6 +200,28 @@ def test_the_page_is_the_headline_the_sentences_and_two_tables() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("models", "seeds", "said", "not_said"),
+    [
+        ("ab", 1, ["over new test examples only"], ["simultaneous", "pooled"]),
+        ("abc", 1, ["over new test examples only", "simultaneous", "Holm"], ["pooled"]),
+        ("ab", 2, ["over new runs and test examples", "pooled"], ["simultaneous", "Holm"]),
+    ],
+)
+def test_the_explanation_is_of_what_the_table_shows(
+    models: str, seeds: int, said: list[str], not_said: list[str]
+) -> None:
+    text = verdict_text.explanation(made_up("", models, seeds))
+
+    assert all(part in text for part in said)
+    assert not any(part in text for part in not_said)
+
+
+def test_where_all_differences_are_significant_nobody_is_told_to_add_seeds() -> None:
+    assert not verdict_text.advises_more_seeds(made_up("ab", "ab", seeds=1))
+    assert verdict_text.advises_more_seeds(made_up("", "ab", seeds=1))
+
+
 def test_a_single_model_has_a_verdict_too() -> None:
     judged = verdict.judge({"alone": runs([0.9, 0.8])})
 

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from conftest import Project
 
+from image_classification.core.tensorflow_log import has_gpu
+
 COMMAND = (sys.executable, "-m", "image_classification")
 HEAVY = {"tensorflow", "keras", "mlflow", "sklearn", "matplotlib"}  # seconds each to import
 
@@ -109,6 +111,22 @@ def test_a_comparison_before_the_evaluations_says_what_to_run(split_project: Pro
     assert done.stderr.startswith("error: runs/tiny_lm-0/")
     assert done.stderr.endswith("is missing: run `dvc repro evaluate@tiny_lm-0`\n")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(has_gpu(), reason="with a GPU, TensorFlow's first lines are shown")
+def test_a_stage_that_starts_tensorflow_prints_only_its_own_lines(split_project: Project) -> None:
+    done = split_project.run(*COMMAND, "evaluate", "model=tiny_lm")
+
+    said = "error: runs/tiny_lm-0 holds no trained model: run `dvc repro train@tiny_lm-0`\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_model_with_too_many_layers_is_refused_at_once(split_project: Project) -> None:
+    file = split_project.root / "conf/model/tiny_lm.yaml"
+    for layers, said in ((1001, "at most 1000, got 1001"), (50_000, "larger than 262,144 bytes")):
+        lines = [f"  layer_{number}: {{type: ReLU}}\n" for number in range(layers)]
+        file.write_text("layers:\n" + "".join(lines))
+        assert said in refused(split_project, *COMMAND, "train", "model=tiny_lm")
 
 
 def test_a_file_that_cannot_be_written_is_one_line(split_project: Project) -> None:

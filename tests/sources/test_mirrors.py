@@ -1,4 +1,5 @@
 import http.server
+import os
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -142,6 +143,17 @@ def test_when_all_mirrors_fail_each_is_listed_with_its_cause(config: Config) -> 
     assert "gopher://x/{name}: a mirror starts with" in text
     assert "http://127.0.0.1:9/{name}: no connection" in text
     assert "file:///nowhere/{nmae}: {nmae} is not {name}" in text
+
+
+def test_a_pipe_or_a_device_is_no_file_and_is_not_waited_for(
+    config: Config, tmp_path: Path
+) -> None:
+    for file in config.data.files.values():
+        os.mkfifo(tmp_path / file.name)
+    config.data.mirrors = ["file:///dev/zero", f"file://{tmp_path}/{{name}}"]
+
+    with pytest.raises(UserError, match=r"/dev/zero is no regular file.* is no regular file"):
+        download(config)
 
 
 def test_what_is_there_already_is_not_fetched_again(config: Config) -> None:

@@ -1,6 +1,7 @@
 """The event log of a run, on disk."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,29 @@ def test_events_are_read_as_they_were_appended(tmp_path: Path) -> None:
     assert found[1]["values"] == {"loss": 1.5}
 
 
+def test_a_clock_that_is_set_back_puts_nothing_before_what_has_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, days = tmp_path / "events.jsonl", 86_400_000
+    log = EventLog(path)
+    log.append("run", key="a", experiment="mine", tags={}, start=event_log.now())
+    log.append("metrics", **event_log.metrics({"loss": 1.5}, step=0, at=event_log.now()))
+    log.close()
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 3 * days * 1_000_000)
+
+    resumed = EventLog(path)
+    resumed.append("metrics", **event_log.metrics({"loss": 0.5}, step=1, at=event_log.now()))
+    end = event_log.now(resumed.all)
+    resumed.append("end", status="KILLED", time=event_log.now())
+    resumed.close()
+
+    start, *others = event_log.read(path)
+    times = [start["start"], *(event["time"] for event in others)]
+    assert times == sorted(times)
+    assert end == times[-1]
+
+
 @pytest.mark.parametrize("kept", [1, 10, 30])
 def test_a_line_that_a_kill_cut_short_does_not_count(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "events.jsonl"
@@ -51,6 +75,7 @@ def test_a_line_that_a_kill_cut_short_does_not_count(tmp_path: Path, kept: int) 
         '{"type": "run"}\n',
         '{"type": "unheard of"}\n',
         '{"type": "end", "status": "FINISHED", "time": 1}\n',
+        '{"type": "run", "key": "a", "experiment": "mine", "start": "now"}\n',
     ],
 )
 def test_what_is_no_event_log_is_refused(tmp_path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from image_classification.core import paths, readers
-from image_classification.core.compose import SETTINGS_HINT, typed, with_params
+from image_classification.core.compose import SETTINGS_HINT, require_small_files, typed, with_params
 from image_classification.core.config import Config
 from image_classification.core.errors import explain, rejected
 
@@ -50,6 +50,7 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     atexit.register(gc.freeze)  # and goes through everything once more when Python ends
     with one_line_errors():
         os.chdir(paths.project_root())
+        require_small_files()
         params = readers.read_mapping(paths.PARAMS, SETTINGS_HINT)
         sys.argv[1:] = with_params(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
         conf = str(paths.CONF.resolve())

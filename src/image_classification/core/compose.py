@@ -32,6 +32,19 @@ def typed(composed: DictConfig) -> Config:
     return config
 
 
+def require_small_files() -> None:
+    """Find out before Hydra reads conf/ that no file in it takes minutes to read.
+
+    Raises:
+        UserError: names the file.
+    """
+    for path in sorted(paths.CONF.rglob("*.yaml")):
+        if path.stat().st_size > readers.LARGEST_MAPPING:
+            raise UserError(
+                f"{path}: larger than {readers.LARGEST_MAPPING:,} bytes: make it smaller"
+            )
+
+
 def compose(*overrides: str) -> Config:
     """The configuration that a command with these overrides gets, for use from Python.
 

@@ -14,6 +14,7 @@ FAMILY = r"[\w -]+"  # a model's, part of the name of a picture
 ROLES = ("train_images", "train_labels", "test_images", "test_labels")
 FAST = ("epochs", "batch_size", "learning_rate", "precision")  # what a model may set for `fast`
 MOST = 2**31 - 1  # of what is counted: epochs, images of a batch, ...
+MOST_LAYERS = 1000  # Keras takes minutes to build more
 
 
 @dataclass
@@ -77,6 +78,8 @@ class ModelConfig:
         _require(
             set(self.fast) <= set(FAST), "model.fast", f"settings among {', '.join(FAST)}", self
         )
+        if len(self.layers) > MOST_LAYERS:
+            raise UserError(f"model.layers: at most {MOST_LAYERS}, got {len(self.layers)}")
         for name, layer in self.layers.items():
             if not isinstance(layer, dict) or "type" not in layer:
                 raise UserError(f"model.layers.{name}: needs a type, for example {{type: Dense}}")

@@ -107,7 +107,10 @@ def _unpacked(path: Path) -> BinaryIO:
 
 
 def _file(url: str) -> Path:
-    return Path(unquote(urlsplit(url).path))
+    path = Path(unquote(urlsplit(url).path))
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+        raise MirrorError(f"{path} is no regular file")
+    return path
 
 
 def _get(url: str, scratch: Path, most: int, certificates: str | None = None) -> Path:

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,20 @@ FIELDS: dict[str, dict[str, type]] = {  # that an event of each type must have
     "end": {"status": str, "time": int},
 }
 
+TIMES = ("start", "time")  # fields that hold one
+
 LARGEST = 2**28  # bytes of a file: weeks of system metrics, sampled every two seconds
 
 Event = dict[str, Any]
 
 
-def now() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+def now(after: Iterable[Event] = ()) -> int:
+    """Milliseconds since 1970; not before these events, even if the clock has been set back."""
+    return max(time.time_ns() // 1_000_000, _latest(after))
+
+
+def _latest(events: Iterable[Event]) -> int:
+    return max((event[key] for event in events for key in TIMES if key in event), default=0)
 
 
 def new_key() -> str:
@@ -81,6 +87,8 @@ def read(path: Path) -> list[Event]:
                     raise ValueError(f"{name} must be a {kind.__name__}")
             if not isinstance(event.get("tags", {}), dict):
                 raise ValueError("tags must be a dict")
+            if not isinstance(event.get("start", 0), int):
+                raise ValueError("start must be an int")
         if found and found[0]["type"] != "run":
             raise ValueError("its first line is no run")
     except FileNotFoundError as error:
@@ -121,6 +129,7 @@ class EventLog:
         self._file.truncate(self._file.read().rfind(b"\n") + 1)
         self._lock = threading.Lock()
         self.all = read(path)
+        self._latest = _latest(self.all)
 
     def append(self, event_type: str, **fields: Any) -> Event:
         """Append an event; threads may do so at the same time.
@@ -130,6 +139,9 @@ class EventLog:
         """
         event = {"type": event_type, **fields}
         with self._lock:
+            for key in TIMES:
+                if key in event:  # the clock may have been set back
+                    event[key] = self._latest = max(event[key], self._latest)
             line = json.dumps(event).encode() + b"\n"
             before = self._file.tell()
             try:
