@@ -1,10 +1,11 @@
 """`mlflow run`: what it is given becomes overrides for Hydra, or parameters for DVC."""
 
-import sys
+import shlex
 
 import pytest
 import yaml
 from conftest import ROOT, Project
+from mlflow.utils.environment import _PythonEnv
 
 from image_classification import mlproject
 
@@ -55,10 +56,20 @@ def test_an_entry_point_becomes_its_command(
     command = entry_points[entry_point]["command"].format(model="cnn")
 
     said = project.must(
-        *(sys.executable, *command.split()[1:], *given),
+        *("bash", "-c", f"{command} {shlex.join(given)}"),
         MLFLOW_RUN_ID="opened",
         PYTHONPATH="stand_ins:src",
     )
 
     # The pipeline's runs must not all become the one run that `mlflow run` has opened.
     assert said == f"{arguments} {'opened' if module != 'dvc' else None}\n"
+
+
+def test_mlflow_installs_the_locked_packages() -> None:
+    """Into an environment that MLflow makes where none is asked for; it would be empty else."""
+    environment = _PythonEnv.from_yaml(ROOT / "python_env.yaml")
+
+    assert environment.dependencies == ["-r requirements.lock"]
+    assert (ROOT / "requirements.lock").is_file()
+    declared = yaml.safe_load((ROOT / "MLproject").read_text())
+    assert declared["python_env"] == "python_env.yaml"
