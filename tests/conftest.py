@@ -238,7 +238,6 @@ def write_mirror(folder: Path) -> None:
         "image_shape": [28, 28, 1],
         "validation_examples": 100,
         "split_seed": 42,
-        "split_per_seed": False,
         "files": files,
         "mirrors": [f"file://{folder}/{{name}}.gz"],
         "published": {"tiny_cnn": [0.9920, 0.9909], "nn": [0.9808]},  # nn: for the benchmarks

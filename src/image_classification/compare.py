@@ -94,6 +94,8 @@ def _settings(config: Config) -> dict[str, Any]:
 def _write_tables(compared: Comparison, config: Config, folder: Path) -> None:
     rows = [entry.row() for entry in compared.entries]
     (folder / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
+    metrics = json.dumps(leaderboard.metrics(compared.entries), indent=2, sort_keys=True)
+    (folder / paths.METRICS_FILE).write_text(metrics + "\n")
     judged = json.dumps(asdict(compared.verdict), indent=2)
     (folder / "verdict.json").write_text(judged + "\n")
     compared.label_errors.to_csv(folder / "likely_label_errors.csv", index=False)

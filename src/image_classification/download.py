@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from image_classification.core import paths
+from image_classification.core import paths, readers
 from image_classification.core.config import Config, FileConfig
 from image_classification.core.errors import UserError
 from image_classification.core.files import sha256
@@ -27,8 +27,10 @@ def download(config: Config) -> dict[str, Path]:
         The files by their role: train_images, train_labels, test_images, test_labels.
 
     Raises:
-        UserError: no mirror had all the files; says why, for each mirror.
+        UserError: no mirror had all the files; says why, for each mirror. Or the data set's file
+            has kept a hash of another data set.
     """
+    _require_own_files(config)
     paths.RAW.mkdir(parents=True, exist_ok=True)
     failures = []
     for mirror in config.data.mirrors:
@@ -51,6 +53,30 @@ def download(config: Config) -> dict[str, Path]:
             + "; ".join(failures or ["it lists none"])
         )
     return {role: paths.RAW / file.name for role, file in config.data.files.items()}
+
+
+def _require_own_files(config: Config) -> None:
+    """Refuse the hashes of a data set whose file was copied: its data would be taken unnoticed.
+
+    Another split of the same data has the same files and mirrors, and is allowed.
+    """
+    files = {role: vars(file) for role, file in config.data.files.items()}
+    hashes = {file.sha256 for file in config.data.files.values()}
+    place = paths.CONF / "data"
+    for path in sorted(place.glob("*.yaml")):
+        if path.stem == config.data.name:
+            continue
+        other = readers.read_mapping(path, "fix it or remove it")
+        if (other.get("files"), other.get("mirrors")) == (files, config.data.mirrors):
+            continue
+        others = other.get("files")
+        for role, file in others.items() if isinstance(others, dict) else ():
+            if isinstance(file, dict) and file.get("sha256") in hashes:
+                raise UserError(
+                    f"{place}/{config.data.name}.yaml has the SHA-256 of {role} in {path}: give "
+                    "those of your own files (`sha256sum FILE`), or, for another split of the same "
+                    "data, the same files and mirrors"
+                )
 
 
 def _missing(config: Config) -> list[FileConfig]:

@@ -30,7 +30,7 @@ def train(arguments: list[str]) -> list[str]:
 
 
 def pipeline(arguments: list[str]) -> list[str]:
-    """The module and arguments for the whole pipeline, under changed parameters if there are any.
+    """The module and arguments for the pipeline; with other settings, in a copy of the project.
 
     Args:
         arguments: `--key value` pairs, as MLflow appends them.
@@ -39,7 +39,7 @@ def pipeline(arguments: list[str]) -> list[str]:
     for key, value in _pairs(arguments):
         name = f"{key}.name" if key in GROUPS else key  # where params.yaml keeps a group's choice
         settings += ["--set-param", f"{name}={value}"]
-    return ["dvc", "exp", "run", *settings] if settings else ["dvc", "repro"]
+    return ["dvc", "exp", "run", "--temp", *settings] if settings else ["dvc", "repro"]
 
 
 def _pairs(arguments: list[str]) -> list[tuple[str, str]]:

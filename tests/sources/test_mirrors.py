@@ -145,6 +145,19 @@ def test_when_all_mirrors_fail_each_is_listed_with_its_cause(config: Config) -> 
     assert "file:///nowhere/{nmae}: {nmae} is not {name}" in text
 
 
+def test_hashes_that_a_copied_file_has_kept_are_refused(config: Config, mirror: Mirror) -> None:
+    """The other data set would be trained unnoticed; another split of it is allowed."""
+    place = paths.CONF / "data"
+    place.mkdir(parents=True)
+    (place / "copied.yaml").write_text(yaml.safe_dump({**mirror.description, "split_seed": 7}))
+    config.data.mirrors = mirror.description["mirrors"]
+    download(config)
+
+    config.data.mirrors = ["file:///my/own/{name}"]
+    with pytest.raises(UserError, match=r"has the SHA-256 of \w+ in conf/data/copied.yaml: give"):
+        download(config)
+
+
 def test_a_pipe_or_a_device_is_no_file_and_is_not_waited_for(
     config: Config, tmp_path: Path
 ) -> None:

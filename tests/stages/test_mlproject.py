@@ -25,7 +25,7 @@ def test_the_pipeline_sets_parameters_under_dvcs_names() -> None:
     arguments = ["--recipe", "notebook", "--seeds", "[0,1]"]
 
     assert mlproject.pipeline(arguments) == [
-        *("dvc", "exp", "run"),
+        *("dvc", "exp", "run", "--temp"),
         *("--set-param", "recipe.name=notebook", "--set-param", "seeds=[0,1]"),
     ]
 
@@ -38,7 +38,7 @@ def test_without_a_setting_the_pipeline_is_reproduced() -> None:
     ("entry_point", "given", "module", "arguments"),
     [
         ("main", [], "dvc", ["repro"]),
-        ("main", ["--seeds", "[1]"], "dvc", ["exp", "run", "--set-param", "seeds=[1]"]),
+        ("main", ["--seeds", "[1]"], "dvc", ["exp", "run", "--temp", "--set-param", "seeds=[1]"]),
         ("train", ["--seed", "1"], "image_classification", ["train", "model=cnn", "seed=1"]),
     ],
 )

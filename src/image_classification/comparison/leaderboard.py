@@ -13,7 +13,7 @@ from image_classification.comparison.results import Result
 from image_classification.core import paths
 from image_classification.core.errors import UserError
 
-Place = Literal["runs", "calibration", "costs", "card"]
+Place = Literal["runs", "calibration", "costs", "card", "dvc"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Column:
     title: with the unit, if there is one.
     format: turns the number into the text that is shown.
     places: `runs`, the tables of all runs in leaderboard.md and in the report; `calibration` and
-        `costs`, the tables of means in these sections of the report; `card`, the model cards.
+        `costs`, the tables of means in these sections of the report; `card`, the model cards;
+        `dvc`, the metrics that DVC shows.
     """
 
     key: str
@@ -42,18 +43,18 @@ _score, _count, _tenths = "{:.4f}".format, "{:,.0f}".format, "{:,.1f}".format
 
 COLUMNS = (
     Column("parameters", "parameters", _count, ("runs", "costs", "card")),
-    Column("validation_accuracy", "validation accuracy", _score, ("runs", "card")),
+    Column("validation_accuracy", "validation accuracy", _score, ("runs", "card", "dvc")),
     Column("validation_loss", "validation loss, nats", _score),
-    Column("test_accuracy", "test accuracy", _score, ("runs", "card")),
+    Column("test_accuracy", "test accuracy", _score, ("runs", "card", "dvc")),
     Column("test_precision", "precision, weighted", _score, ("runs", "card")),
     Column("test_recall", "recall, weighted", _score, ("runs", "card")),
-    Column("test_loss", "negative log-likelihood, nats", _score, ("calibration", "card")),
+    Column("test_loss", "negative log-likelihood, nats", _score, ("calibration", "card", "dvc")),
     Column("test_brier", "Brier score", _score, ("calibration", "card")),
     Column(
         "test_calibration_error", "expected calibration error", percent, ("calibration", "card")
     ),
     Column("epochs", "epochs", _count, ("runs", "card")),
-    Column("fit_seconds", "fit seconds", _tenths, ("runs", "costs", "card")),
+    Column("fit_seconds", "fit seconds", _tenths, ("runs", "costs", "card", "dvc")),
     Column("model_bytes", "size, MB", lambda size: f"{size / 1e6:.2f}", ("costs", "card")),
     Column("microseconds_batch_1", "µs per image, one at a time", _count, ("costs", "card")),
     Column("microseconds_batch_256", "µs per image, batches of 256", _tenths, ("costs", "card")),
@@ -151,6 +152,14 @@ def by_model(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     for entry in entries:
         grouped.setdefault(entry.model, []).append(entry)
     return grouped
+
+
+def metrics(entries: Iterable[Entry]) -> dict[str, dict[str, float]]:
+    """The metrics that DVC shows, by the name of the run."""
+    return {
+        entry.name: {column.key: entry.values[column.key] for column in columns("dvc")}
+        for entry in entries
+    }
 
 
 def markdown(entries: Sequence[Entry], title: str, note: str) -> str:

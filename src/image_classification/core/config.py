@@ -34,9 +34,9 @@ class DataConfig:
     image_shape: list[int]  # height, width, channels
     validation_examples: int
     split_seed: int
-    split_per_seed: bool
     files: dict[str, FileConfig]  # train_images, train_labels, test_images, test_labels
     mirrors: list[str]
+    split_per_seed: bool = False
     published: dict[str, list[float]] = field(default_factory=dict)  # model: test accuracies
 
     def __post_init__(self) -> None:
