@@ -211,7 +211,7 @@ def mlflow(words: list[str], tree: Tree) -> None:
         if context.params["entry_point"] == "train":
             tree.compose(*mlproject.train(arguments)[2:])
         else:
-            run_pipeline(mlproject.pipeline(arguments)[4::2], tree)
+            run_pipeline(mlproject.pipeline(arguments)[5::2], tree)
 
 
 def existing_file(words: list[str], tree: Tree) -> None:
