@@ -307,6 +307,34 @@ def test_two_makes_in_a_fresh_clone_install_once(tmp_path: Path) -> None:
     assert log.count("dvc repro") == 2
 
 
+@pytest.mark.parametrize("committed", [True, False])
+def test_make_repro_repairs_a_dvc_lock_that_was_cut_short(
+    split_project: Project, committed: bool
+) -> None:
+    """What DVC has run since the commit, it finds in its cache of runs."""
+    project = split_project
+    lock, stamp = project.root / "dvc.lock", project.root / paths.SPLIT / "origin.json"
+    whole, made = lock.read_text(), stamp.stat().st_mtime_ns
+    if committed:
+        project.must("git", "add", "dvc.lock")
+        project.must("git", "commit", "--quiet", "--message", "measured")
+    lock.write_text(whole[: whole.index("sha256") + 4])
+    again = (*DVC, "repro", "split")
+    assert "'./dvc.lock' " in said(project, *again)
+    (project.root / "reports").mkdir(exist_ok=True)
+    (project.root / "reports/leaderboard.md").write_text("")
+    stand_in(project.root / ".venv/bin/dvc", shlex.join(again))
+    (project.root / ".venv/.installed").touch()
+
+    repaired = project.must("make", "repro")
+
+    assert "dvc.lock was cut short" in repaired
+    assert "Running stage" not in repaired
+    assert stamp.stat().st_mtime_ns == made or not committed
+    assert lock.read_text() == whole
+    assert "cut short" not in project.must("make", "repro")
+
+
 def test_make_repro_repairs_a_list_of_dvcs_that_was_cut_short(split_project: Project) -> None:
     project = split_project
     busy = project.root / ".dvc/tmp/rwlock"
