@@ -11,6 +11,7 @@ import pytest
 from conftest import Project
 
 from image_classification import sync
+from image_classification.tracking.mlflow_tags import RUN_KEY
 
 
 def contents(database: Path) -> dict[str, Any]:
@@ -21,10 +22,10 @@ def contents(database: Path) -> dict[str, Any]:
     runs, keys = {}, {}
     for found in client.search_runs([experiment.experiment_id]):
         run = client.get_run(found.info.run_id)
-        keys[run.info.run_id] = run.data.tags["run.key"]
+        keys[run.info.run_id] = run.data.tags[RUN_KEY]
         tags = {key: value for key, value in run.data.tags.items() if key != "mlflow.note.content"}
         assert run.inputs is not None
-        runs[run.data.tags["run.key"]] = {
+        runs[run.data.tags[RUN_KEY]] = {
             "info": (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time),
             "params": run.data.params,
             "tags": tags,

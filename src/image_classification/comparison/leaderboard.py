@@ -70,7 +70,7 @@ class Entry:
     """One run.
 
     values: the numbers of `COLUMNS`, by key.
-    run: the run's key; MLflow has it as the tag `run.key`.
+    run: the run's key, its name on disk.
     published_test_accuracy: from 0 to 1, one for each published run of the model.
     """
 

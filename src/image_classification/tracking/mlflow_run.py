@@ -27,12 +27,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification.core import paths
 from image_classification.core.errors import UserError
-from image_classification.tracking import mlflow_store
+from image_classification.tracking import mlflow_store, mlflow_tags
 from image_classification.tracking.event_log import Event
+from image_classification.tracking.mlflow_tags import RUN_KEY
 from image_classification.tracking.provenance import TRAINING_KEY
 
 METRICS_AT_ONCE = 1000  # the most that MLflow takes
-RUN_KEY = "run.key"  # the tag that holds a run's name on disk
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _find_for(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> 
 def _find_or_make(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> Run:
     with contextlib.suppress(UserError):
         return _find(client, experiment_id, event["key"])
-    tags = {**event["tags"], RUN_KEY: event["key"]}
+    tags = {**mlflow_tags.all_stored(event["tags"]), RUN_KEY: event["key"]}
     if event["parent"]:
         parent = _find_or_make(client, experiment_id, event["parent"])
         tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
@@ -140,7 +140,7 @@ def _set_tags(client: mlflow.MlflowClient, run_id: str, tags: dict[str, str]) ->
 
 def resume(run: MlflowRun, event: Event) -> None:
     """Set the run RUNNING again, with the tags of its new process."""
-    _set_tags(run.client, run.run_id, event["tags"])
+    _set_tags(run.client, run.run_id, mlflow_tags.all_stored(event["tags"]))
     run.client.update_run(run.run_id, status="RUNNING")
 
 
@@ -220,7 +220,7 @@ def end(run: MlflowRun, event: Event) -> None:
     """Close the run."""
     run.client.set_terminated(run.run_id, event["status"], event["time"])
     tags = run.client.get_run(run.run_id).data.tags
-    for key in mlflow_store.PROCESS_TAGS:
+    for key in map(mlflow_tags.stored, mlflow_tags.PROCESS):
         if key in tags:
             run.client.delete_tag(run.run_id, key)
 
@@ -232,7 +232,8 @@ def finished_run(experiment: str, training_key: str) -> str | None:
         UnreachableError: the store can't be reached.
     """
     experiment_id = mlflow_store.connect(experiment)
-    query = f"attributes.status = 'FINISHED' and tags.`{TRAINING_KEY}` = '{training_key}'"
+    tag = mlflow_tags.stored(TRAINING_KEY)
+    query = f"attributes.status = 'FINISHED' and tags.`{tag}` = '{training_key}'"
     try:
         found = mlflow.MlflowClient().search_runs([experiment_id], query, max_results=1)
     except (MlflowException, SQLAlchemyError) as error:
