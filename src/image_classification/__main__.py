@@ -19,6 +19,7 @@ NEED_SPLIT = ("train", "evaluate", "compare")
 USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage by hand
        image-classification STAGE --help                its settings
        image-classification sync                        upload to MLflow what it does not have
+       image-classification links                       where MLflow's pages show the runs
 stages: {", ".join(STAGES)}"""
 
 
@@ -31,6 +32,8 @@ def main() -> None:
         run_command(name, partial(_run, name))
     if sys.argv[1:] == ["sync"]:
         import_module("image_classification.sync").main()
+    elif name == "links":
+        import_module("image_classification.links").main()
     elif name in ("-h", "--help"):
         print(USAGE)
     else:

@@ -122,6 +122,11 @@ def test_a_run_holds_parameters_test_metrics_and_artifacts(trained: Project) -> 
         "robustness.csv",
         "costs.json",
     }
+    tables = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert {(table["path"], table["type"]) for table in tables} == {
+        ("evaluation/tables/per_class.json", "table"),
+        ("evaluation/tables/mistakes.json", "table"),
+    }
     assert artifacts(trained, run, "evaluation/figures") == {
         "confusion_matrix.png",
         "worst_mistakes.png",
@@ -213,7 +218,15 @@ def test_every_version_has_a_model_card(trained: Project) -> None:
         assert f"{run.data.metrics['test_accuracy']:.4f}" in card
         assert run.data.tags["git.commit"] in card
         assert run.data.tags["machine"] in card
-        assert "Intended use, users, uses to avoid: unknown" in card
+        assert card.lower().count("unknown") == 1
+        assert "pixels 0 to 255 as they are. Do not scale them" in card
+        assert "*" not in card  # which some of MLflow's pages show raw
+        assert f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" in card
+        assert version.tags == {
+            **{key: run.data.tags[key] for key in ("model", "seed", "recipe")},
+            "test_accuracy": f"{run.data.metrics['test_accuracy']:.4f}",
+            "validation_accuracy": f"{run.data.metrics['validation_accuracy']:.4f}",
+        }
 
 
 def test_the_verdict_rests_on_the_predictions(trained: Project) -> None:

@@ -19,15 +19,19 @@ from mlflow.entities import (
     Param,
     Run,
     RunTag,
-    ViewType,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_LOGGED_ARTIFACTS,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification.core import paths
 from image_classification.core.errors import UserError
-from image_classification.tracking import mlflow_store, mlflow_tags
+from image_classification.tracking import mlflow_pages, mlflow_store, mlflow_tags
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_tags import RUN_KEY
 from image_classification.tracking.provenance import TRAINING_KEY
@@ -68,6 +72,15 @@ class MlflowRun:
             if run.info.lifecycle_stage != "deleted"
         }
 
+    def linked(self, text: str) -> str:
+        """A text whose links to runs are as MLflow's pages need them (see mlflow_pages.Pages).
+
+        Raises:
+            UserError: a run is not there.
+        """
+        run_ids = {key: self.find(key).info.run_id for key in mlflow_pages.keys_in(text)}
+        return mlflow_pages.Pages(self.experiment_id, run_ids).linked(text)
+
     def models(self, run_id: str) -> list[Any]:
         """The logged models of a run, finished or not."""
         of_run = f"source_run_id = '{run_id}'"
@@ -103,12 +116,10 @@ def open_run(event: Event, folder: Path) -> MlflowRun:
 
 
 def _find(client: mlflow.MlflowClient, experiment_id: str, key: str) -> Run:
-    found = client.search_runs(
-        [experiment_id], f"tags.`{RUN_KEY}` = '{key}'", ViewType.ALL, max_results=1
-    )
-    if not found:
+    found = mlflow_pages.find_run(client, experiment_id, key)
+    if found is None:
         raise UserError(f"{mlflow.get_tracking_uri()} does not hold the run {key}")
-    return found[0]
+    return found
 
 
 def _find_for(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> Run:
@@ -196,6 +207,15 @@ def artifacts(run: MlflowRun, event: Event) -> None:
             run.client.log_artifact(run.run_id, str(path), None if place == Path() else str(place))
 
 
+def tables(run: MlflowRun, event: Event) -> None:
+    """Let MLflow's pages know which artifacts are tables, as mlflow.log_table does."""
+    known = json.loads(run.client.get_run(run.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+    listed = run.client.list_artifacts(run.run_id, event["path"])
+    found = [{"path": entry.path, "type": "table"} for entry in listed]
+    new = [entry for entry in found if entry not in known]
+    run.client.set_tag(run.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps(known + new))
+
+
 def inputs(run: MlflowRun, event: Event) -> None:
     """Link the models of the runs that were compared."""
     compared = {run.model_id(run_id) for run_id in run.present(event["runs"]).values()}
@@ -207,11 +227,7 @@ def inputs(run: MlflowRun, event: Event) -> None:
 
 def note(run: MlflowRun, event: Event) -> None:
     """Describe the run, and the experiment with it, with links to other runs."""
-
-    def address(found: re.Match[str]) -> str:
-        return f"(#/experiments/{run.experiment_id}/runs/{run.find(found[1]).info.run_id}"
-
-    text = re.sub(r"\(run:([0-9a-f]{32})", address, event["text"])
+    text = run.linked(event["text"])
     run.client.set_tag(run.run_id, MLFLOW_RUN_NOTE, text)
     run.client.set_experiment_tag(run.experiment_id, MLFLOW_RUN_NOTE, text)
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.core.locks import locked
-from image_classification.tracking import mlflow_tags
+from image_classification.tracking import mlflow_tags, mlflow_view
 
 mlflow.store.db.utils.MAX_RETRY_COUNT = 1  # for the reason above
 
@@ -79,12 +79,14 @@ def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view of it
-            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
+            return client.create_experiment(name, artifacts, mlflow_view.EXPERIMENT_TAGS)
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    for tag, value in mlflow_view.EXPERIMENT_TAGS.items():
+        if tag not in found.tags:  # the experiment was made by something else, such as `mlflow run`
+            client.set_experiment_tag(found.experiment_id, tag, value)
     return str(found.experiment_id)
 
 

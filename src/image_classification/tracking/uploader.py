@@ -20,6 +20,7 @@ HANDLERS: dict[str, Callable[[MlflowRun, Event], None]] = {
     "data": mlflow_run.data,
     "metrics": mlflow_run.metrics,
     "artifacts": mlflow_run.artifacts,
+    "tables": mlflow_run.tables,
     "inputs": mlflow_run.inputs,
     "versions": register_versions,
     "aliases": set_aliases,
