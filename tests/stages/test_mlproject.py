@@ -1,10 +1,10 @@
 """`mlflow run`: what it is given becomes overrides for Hydra, or parameters for DVC."""
 
-import sys
-
 import pytest
 import yaml
 from conftest import ROOT, Project
+from mlflow.projects._project_spec import load_project
+from mlflow.utils.environment import _PythonEnv
 
 from image_classification import mlproject
 
@@ -55,10 +55,18 @@ def test_an_entry_point_becomes_its_command(
     command = entry_points[entry_point]["command"].format(model="cnn")
 
     said = project.must(
-        *(sys.executable, *command.split()[1:], *given),
+        *("bash", "-c", " ".join([command, *given])),
         MLFLOW_RUN_ID="opened",
-        PYTHONPATH="stand_ins:src",
+        PYTHONPATH="stand_ins",
     )
 
     # The pipeline's runs must not all become the one run that `mlflow run` has opened.
     assert said == f"{arguments} {'opened' if module != 'dvc' else None}\n"
+
+
+def test_mlflow_makes_an_environment_from_the_lock() -> None:
+    environment = _PythonEnv.from_yaml(load_project(ROOT).env_config_path)
+
+    assert environment.dependencies == ["-r requirements.lock"]
+    assert (ROOT / "requirements.lock").exists()
+    assert environment.python == "3.11"

@@ -450,12 +450,13 @@ def test_mlflow_run_trains_one_model_with_any_setting(trained_copy: Project) -> 
         *("-P", "model=tiny_lm", "-P", "recipe.epochs=1", "-P", "seed=5"),
     )
 
-    run_id = said.rpartition("Run (ID '")[2].partition("'")[0]
-    run = client(trained_copy).get_run(run_id)
-    assert run.info.status == "FINISHED"
+    run = runs(trained_copy)["tiny_lm-5"]  # in the data set's experiment, though none was named
     assert run.data.params["recipe.epochs"] == "1"
     assert run.data.tags["seed"] == "5"
-    assert len(client(trained_copy).get_metric_history(run_id, "val_accuracy")) == 1
+    assert len(client(trained_copy).get_metric_history(run.info.run_id, "val_accuracy")) == 1
+    opened = said.rpartition("Run (ID '")[2].partition("'")[0]
+    note = client(trained_copy).get_run(opened).data.tags["mlflow.note.content"]
+    assert f"/runs/{run.info.run_id})" in note
     assert trained_copy.dvc_status() == {}
 
 

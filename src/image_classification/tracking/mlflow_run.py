@@ -21,6 +21,7 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.default_experiment import DEFAULT_EXPERIMENT_ID
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_LOGGED_ARTIFACTS,
@@ -133,16 +134,28 @@ def _find_or_make(client: mlflow.MlflowClient, experiment_id: str, event: Event)
     if event["parent"]:
         parent = _find_or_make(client, experiment_id, event["parent"])
         tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
-    if event["mlflow_run"]:
-        with contextlib.suppress(MlflowException):  # it may be in another store
-            run = client.get_run(event["mlflow_run"])
-            if run.data.tags.get(RUN_KEY, event["key"]) == event["key"]:
-                _set_tags(client, run.info.run_id, tags)
-                client.update_run(run.info.run_id, name=event["name"])
-                return run
-    return client.create_run(
+    opened = _opened(client, event)
+    if opened and opened.info.experiment_id != DEFAULT_EXPERIMENT_ID:
+        _set_tags(client, opened.info.run_id, tags)
+        client.update_run(opened.info.run_id, name=event["name"])
+        return opened
+    made = client.create_run(
         experiment_id, start_time=event["start"], tags=tags, run_name=event["name"]
     )
+    if opened:  # without `--experiment-name`; it can't be moved
+        page = mlflow_pages.Pages(experiment_id, {event["key"]: made.info.run_id})
+        note = f"The run is [{event['name']}]({page.run(event['key'])})."
+        client.set_tag(opened.info.run_id, MLFLOW_RUN_NOTE, note)
+    return made
+
+
+def _opened(client: mlflow.MlflowClient, event: Event) -> Run | None:
+    """The run that `mlflow run` has opened for this one, if it has, and this store holds it."""
+    with contextlib.suppress(MlflowException):
+        run = client.get_run(event["mlflow_run"]) if event["mlflow_run"] else None
+        if run and run.data.tags.get(RUN_KEY, event["key"]) == event["key"]:
+            return run
+    return None
 
 
 def _set_tags(client: mlflow.MlflowClient, run_id: str, tags: dict[str, str]) -> None:
