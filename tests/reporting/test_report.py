@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 import pytest
@@ -79,7 +80,7 @@ def test_the_report_links_to_the_runs_in_mlflow(trained: Project, page: Page) ->
         assert link.text_content() == run.info.run_id
     assert page.locator(f'a[href^="{pages}?"]', has_text="all runs").count() == 1
     compared = page.locator('a[href*="/#/compare-runs?"]').get_attribute("href") or ""
-    assert {run.info.run_id for run in found} == set(re.findall(r"[0-9a-f]{32}", compared))
+    assert {run.info.run_id for run in found} == set(re.findall(r"[0-9a-f]{32}", unquote(compared)))
     leaderboard = (trained.root / "reports/leaderboard.md").read_text()
     for run in found:
         assert f"| [{run.info.run_id}] |" in leaderboard

@@ -176,6 +176,22 @@ def test_the_link_to_the_models_compared_shows_them_side_by_side(
         expect(chosen.get_by_role("cell", name=row["model"], exact=True)).to_be_visible()
 
 
+def test_the_tables_of_the_runs_are_compared_row_by_row(
+    first_page: Page, links: dict[str, str], board: dict[str, dict[str, Any]]
+) -> None:
+    page = first_page
+    page.goto(f"{links['All runs']}&compareRunsMode=ARTIFACT")
+
+    chosen = page.get_by_text("evaluation/tables/mistakes.json", exact=True)
+    expect(chosen).to_be_visible()
+    expect(page.get_by_text("Compare:").locator("..")).to_contain_text("predicted")
+    for row in board.values():  # as heads of the columns, besides the list of runs
+        expect(page.locator(f'[role="columnheader"] a[href*="{row["run_id"]}"]')).to_be_visible()
+    chosen.click()
+    other = page.get_by_role("option").get_by_text("evaluation/tables/per_class.json", exact=True)
+    expect(other).to_be_visible()
+
+
 def test_two_ticked_runs_can_be_compared(
     page: Page, experiment_id: str, board: dict[str, dict[str, Any]]
 ) -> None:

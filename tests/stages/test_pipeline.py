@@ -210,6 +210,19 @@ def test_the_comparison_is_a_run_that_leads_to_the_runs_compared(trained: Projec
     assert {"index.html", "verdict.json", "leaderboard.md", "figures"} <= logged
 
 
+def test_the_reports_are_written_without_links_while_mlflow_is_down(trained_copy: Project) -> None:
+    done = trained_copy.run(
+        *("python", "-m", "image_classification", "compare", "hydra.run.dir=."),
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+    )
+
+    assert done.returncode == 75  # the event log waits in the outbox
+    assert "it does not answer: the report does not link to the runs" in done.stderr
+    page = (trained_copy.root / "reports/index.html").read_text()
+    assert "MLflow could not be reached when this page was made" in page
+    assert "127.0.0.1" not in page + (trained_copy.root / "reports/leaderboard.md").read_text()
+
+
 def test_every_version_has_a_model_card(trained: Project) -> None:
     for name in ("tiny_lm", "tiny_cnn"):
         version = client(trained).get_model_version_by_alias("tiny", name)

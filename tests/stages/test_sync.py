@@ -49,22 +49,25 @@ def contents(database: Path) -> dict[str, Any]:
         )
         for model in client.search_logged_models([experiment.experiment_id])
     }
+
+    def named(text: str) -> str:
+        for run_id, key in keys.items():
+            text = text.replace(run_id, key)
+        return text
+
     registered = client.get_registered_model("tiny")
     aliases = {alias: int(version) for alias, version in registered.aliases.items()}
     versions = {
-        int(version.version): (keys[version.run_id], version.description)
+        int(version.version): (keys[version.run_id], named(version.description or ""), version.tags)
         for version in client.search_model_versions("name = 'tiny'")
     }
-    note = experiment.tags["mlflow.note.content"]
-    for run_id, key in keys.items():
-        note = note.replace(run_id, key)
     return {
         "runs": runs,
         "models": models,
         "registered": registered.description,
         "versions": versions,
         "aliases": aliases,
-        "note": note,
+        "experiment": {key: named(value) for key, value in experiment.tags.items()},
     }
 
 

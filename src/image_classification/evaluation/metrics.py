@@ -147,7 +147,7 @@ def mistakes(
         most: rows of the result.
 
     Returns:
-        Columns example (its index), actual and predicted (classes), confidence (the probability
+        Columns example (its index), predicted and actual (classes), confidence (the probability
         of the predicted class) and probability_of_actual, from 0 to 1.
     """
     worst = worst_mistakes(labels, probabilities, most)
@@ -155,8 +155,8 @@ def mistakes(
     return pd.DataFrame(
         {
             "example": worst,
-            "actual": np.take(classes, labels[worst]),
             "predicted": np.take(classes, predicted[worst]),
+            "actual": np.take(classes, labels[worst]),
             "confidence": probabilities[worst, predicted[worst]],
             "probability_of_actual": probabilities[worst, labels[worst]],
         }

@@ -14,21 +14,26 @@ METRICS = (
     "microseconds_batch_1",
     "parameters",
 )
-WIDTH = 140  # of a column, in pixels
 PARAMS = ("model.name", "seed", "recipe.name")
 
 
 def _view() -> str:
-    columns = [f"params.`{name}`" for name in PARAMS] + [f"metrics.`{name}`" for name in METRICS]
+    widths = {f"params.`{name}`": _width(name) for name in PARAMS}
+    widths |= {f"metrics.`{name}`": _width(name) for name in METRICS}
     return json.dumps(
         {
             "orderByKey": f"metrics.`{METRICS[0]}`",
             "orderByAsc": False,
-            "selectedColumns": columns,
-            "columnOrder": columns,
-            "columnWidths": dict.fromkeys(columns, WIDTH),
+            "selectedColumns": list(widths),
+            "columnOrder": list(widths),
+            "columnWidths": widths,
         }
     )
+
+
+def _width(name: str) -> int:
+    """Pixels of a column whose head can be read."""
+    return max(90, 9 * len(name) + 24)
 
 
 EXPERIMENT_TAGS = {
