@@ -6,6 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 5000
+PAGES = $(if $(filter http%,$(MLFLOW_TRACKING_URI)),,http://$(HOST):$(PORT))
 INSTALLED := $(VENV)/.installed
 # Two calls at once would make the same .venv/ and run the same stages. The lock ends with its process.
 ALONE = exec 9<Makefile; flock --nonblock 9 || { \
@@ -57,8 +58,9 @@ repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, comp
 		echo "dvc.lock was cut short: back to Git's; what has run since comes from DVC's cache" >&2; \
 		git checkout --quiet -- dvc.lock 2>/dev/null || rm dvc.lock; fi; echo dvc repro; exec dvc repro
 	@cat reports/leaderboard.md
-	@printf '\nReport       reports/index.html\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nEach run     runs/ and evaluations/, one folder a run\nMLflow       make ui   (http://$(HOST):$(PORT))\n'
+	@printf '\nReport       reports/index.html\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nEach run     runs/ and evaluations/, one folder a run\n'
 	@image-classification sync
+	@printf 'MLflow       make ui, and then\n'; image-classification links $(PAGES)
 
 publish: $(INSTALLED)  ## copy the results that Git keeps: README's picture; with STUDY=name, all of studies/name/
 	@mkdir -p docs/images && cp reports/figures/leaderboard.png docs/images/
@@ -67,8 +69,9 @@ publish: $(INSTALLED)  ## copy the results that Git keeps: README's picture; wit
 		$$(ls figures/differences.png 2>/dev/null) "../studies/$(STUDY)/"; fi
 
 ui: $(INSTALLED)  ## browse the runs and the registered models in MLflow (HOST=127.0.0.1, PORT=5000)
+	@image-classification links $(PAGES)
 	@case "$$MLFLOW_TRACKING_URI" in \
-		http*) echo "The runs are at $$MLFLOW_TRACKING_URI" ;; \
+		http*) ;; \
 		*) exec mlflow ui --host $(HOST) --port $(PORT) \
 			--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" ;; \
 	esac

@@ -21,6 +21,7 @@ NEED_TENSORFLOW = ("train", "evaluate")
 USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage by hand
        image-classification STAGE --help                its settings
        image-classification sync                        upload to MLflow what it does not have
+       image-classification links                       where MLflow's pages show the runs
 stages: {", ".join(STAGES)}"""
 
 
@@ -33,6 +34,8 @@ def main() -> None:
         run_command(name, partial(_run, name))
     if sys.argv[1:] == ["sync"]:
         import_module("image_classification.sync").main()
+    elif name == "links":
+        import_module("image_classification.links").main()
     elif name in ("-h", "--help"):
         print(USAGE)
     else:

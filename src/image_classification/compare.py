@@ -6,6 +6,7 @@ by its mean over all runs.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,17 +28,20 @@ from image_classification.data.arrays import Examples
 from image_classification.data.fingerprint import require_split
 from image_classification.reporting import gallery, report
 from image_classification.reporting.gallery import Picture
-from image_classification.tracking import event_log, live_run, provenance
+from image_classification.reporting.report import Links
+from image_classification.tracking import event_log, live_run, mlflow_pages, provenance
 from image_classification.tracking.event_log import Event
+from image_classification.tracking.mlflow_store import UnreachableError
 from image_classification.tracking.outbox import upload
 
 CHAMPION = "champion"
+IDS = "MLflow's run ids are those of the store that this page was made with; another gives others."
 REGISTERED_MODEL = (
     "Classifiers of the data set {name}, one version per run. `champion` is the best run of the "
     "model with the best mean validation accuracy; the alias of a model's name is the best run of "
     "that model. Load one with `mlflow.pyfunc.load_model('models:/{name}@champion')`; it takes "
-    "uint8 images as they are. The latest run `comparison` of the experiment says which model is "
-    "better, and how certain that is."
+    "uint8 images with pixels from 0 to 255 as they are, not scaled. The latest run `comparison` "
+    "of the experiment says which model is better, and how certain that is."
 )
 
 
@@ -57,11 +61,14 @@ def compare(config: Config) -> Comparison:
     test = require_split(paths.SPLIT, config.data).test
     compared = _judge(config, np.asarray(test.labels))
     settings = _settings(config)
+    links = _links(config.data.name, compared.entries)
     commit = provenance.commit(ignore=str(paths.PARAMS))  # the settings hold its contents
     with atomic_folder(paths.REPORTS) as folder:
-        _write_tables(compared, config, folder)
+        _write_tables(compared, config, links, folder)
         pictures = _draw(compared, test, config, folder)
-        page = report.html(compared, config.data, commit, settings, pictures, folder / "figures")
+        page = report.html(
+            compared, config.data, commit, settings, pictures, folder / "figures", links
+        )
         (folder / "index.html").write_text(page)
         cards = report.model_cards(compared, config.data, config.recipe.name)
         event_log.write(folder, _events(compared, cards, commit, settings))
@@ -91,7 +98,19 @@ def _settings(config: Config) -> dict[str, Any]:
     return {key: value for key, value in (params | given).items() if value is not None}
 
 
-def _write_tables(compared: Comparison, config: Config, folder: Path) -> None:
+def _links(experiment: str, entries: Sequence[Entry]) -> Links | None:
+    """Where MLflow shows the runs; None, with a message, while it can't be reached."""
+    best = [runs[0].run for runs in leaderboard.by_model(entries).values()]
+    try:
+        pages = mlflow_pages.find(experiment, [entry.run for entry in entries])
+    except UnreachableError as error:
+        print(f"MLflow: {error}: the report does not link to the runs", file=sys.stderr)
+        return None
+    runs = {key: pages.run(key) for key in pages.run_ids}
+    return Links(runs, pages.runs(), pages.comparison(best))
+
+
+def _write_tables(compared: Comparison, config: Config, links: Links | None, folder: Path) -> None:
     rows = [entry.row() for entry in compared.entries]
     (folder / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
     metrics = json.dumps(leaderboard.metrics(compared.entries), indent=2, sort_keys=True)
@@ -104,8 +123,11 @@ def _write_tables(compared: Comparison, config: Config, folder: Path) -> None:
         title=f"Leaderboard: {config.data.name}",
         note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} run(s) per model; "
         "test scores do not affect the order.",
+        addresses=links.runs if links else {},
     )
     page = f"{table}\n## Which model is better\n\n{verdict_text.markdown(compared.verdict)}"
+    if links:
+        page += f"\n{IDS}\n\n{leaderboard.references(links.runs.values())}"
     (folder / "leaderboard.md").write_text(page)
 
 

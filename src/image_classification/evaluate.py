@@ -28,6 +28,7 @@ from image_classification.tracking.event_log import Event
 from image_classification.tracking.outbox import upload
 
 MISTAKES = 25  # on the sheet of the most confident ones
+MISTAKES_IN_TABLE = 1000  # of the most confident ones
 TIMED_BATCHES = (1, 256)  # sizes of the batches whose inference is timed
 
 
@@ -161,9 +162,15 @@ def _write_tables(evaluation: Evaluation, test: Examples, classes: list[str], fo
     predictions.insert(0, "actual", np.take(classes, labels))
     predictions.insert(1, "predicted", np.take(classes, predicted))
     predictions.to_csv(folder / paths.PREDICTIONS_FILE, index_label="example")
-    metrics.per_class(labels, predicted, classes).to_csv(folder / paths.PER_CLASS_FILE, index=False)
+    per_class = metrics.per_class(labels, predicted, classes)
+    per_class.to_csv(folder / paths.PER_CLASS_FILE, index=False)
     matrix = metrics.confusion_matrix(labels, predicted, classes)
     matrix.to_csv(folder / "confusion_matrix.csv")
+    (folder / paths.TABLES).mkdir()
+    mistakes = metrics.mistakes(labels, probabilities, classes, MISTAKES_IN_TABLE)
+    for name, table in (("per_class", per_class), ("mistakes", mistakes)):
+        # The format of mlflow.log_table, which itself would append to a table that is there.
+        table.to_json(folder / paths.TABLES / f"{name}.json", orient="split", index=False)
 
 
 def _draw_evaluation(evaluation: Evaluation, test: Examples, config: Config, folder: Path) -> None:
@@ -202,4 +209,5 @@ def _events(evaluation: Evaluation, training: dict[str, Any], experiment: str) -
         {"type": "run", "key": training["run"], "experiment": experiment},
         {"type": "metrics", **event_log.metrics(values, 0, event_log.now(), of_model=True)},
         {"type": "artifacts", "path": "evaluation"},
+        {"type": "tables", "path": f"evaluation/{paths.TABLES}"},
     ]

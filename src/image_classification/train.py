@@ -7,18 +7,21 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 import yaml
+from hydra.core.hydra_config import HydraConfig
 
 from image_classification.core import paths
 from image_classification.core.command import end_if_interrupted, is_interrupted
+from image_classification.core.compose import GROUPS
 from image_classification.core.config import Config, defining, flatten
 from image_classification.core.errors import UserError
 from image_classification.core.files import atomic_folder, sha256
@@ -37,6 +40,8 @@ from image_classification.training.fit import fit
 from image_classification.training.precision import usable_precision
 
 INPUT_EXAMPLES = 5  # images that come with the logged model
+# Details that MLflow's tables do not list, unless they are overridden; config.yaml has them all.
+DETAILS = ("data.classes", "data.image_shape", "model.family", "model.fast", "model.layers")
 SPACE = 32 * 2**20  # bytes that a run needs on the disk, with room to spare
 
 
@@ -139,7 +144,7 @@ def _open_run(config: Config, origin: dict[str, str], folder: Path) -> Iterator[
         fields = live_run.opening(config.data.name, name, tags)
         run = LiveRun(folder, Path(config.output_dir), fields)
         try:
-            run.log_params(dict(flatten(defining(config))))
+            run.log_params(_params(config))
             yield run
         except BaseException as error:
             # A library may have replaced what the signal raised.
@@ -148,6 +153,21 @@ def _open_run(config: Config, origin: dict[str, str], folder: Path) -> Iterator[
             if uploaded and not killed and not checkpoint.has_state(folder):
                 run_folder.discard(folder)  # there is nothing to resume from
             raise
+
+
+def _params(config: Config) -> dict[str, Any]:
+    """The settings that tell runs apart: all but details, and of those what was overridden."""
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    overridden = {word.lstrip("+").partition("=")[0] for word in words} - set(GROUPS)
+    return {
+        key: value
+        for key, value in flatten(defining(config))
+        if not _is_part(key, DETAILS) or _is_part(key, overridden)
+    }
+
+
+def _is_part(key: str, of: Iterable[str]) -> bool:
+    return any(f"{key}.".startswith(f"{each}.") for each in of)
 
 
 def _fit(

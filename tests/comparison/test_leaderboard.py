@@ -160,7 +160,7 @@ def test_the_best_run_of_each_model_comes_first() -> None:
 def test_the_page_shows_the_columns_of_runs_and_the_published_accuracies() -> None:
     entry = replace(ENTRY, published_test_accuracy=[0.992, 0.9909])
 
-    page = leaderboard.markdown([entry], "Title", "Note.")
+    page = leaderboard.markdown([entry], "Title", "Note.", {"abc": "http://host/#/runs/id"})
 
     assert page.startswith("# Title\n\nChampion by validation: **cnn-0**. Note.\n\n| run |")
     heads, rule, row = (line.split("|")[1:-1] for line in page.splitlines()[-3:])
@@ -176,5 +176,5 @@ def test_the_page_shows_the_columns_of_runs_and_the_published_accuracies() -> No
         "epochs": "4",
         "fit seconds": "12.3",
         "published test accuracy": "0.9920, 0.9909",
-        "run key": "`abc`",
+        "MLflow run": "[id]",
     }

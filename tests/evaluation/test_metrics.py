@@ -104,6 +104,30 @@ def test_equally_confident_mistakes_stay_in_order() -> None:
     assert list(worst) == [*range(0, 100, 2), *range(1, 100, 2)]
 
 
+def test_the_table_of_mistakes_holds_the_most_confident_ones_by_name() -> None:
+    labels = np.array([0, 1, 0, 1])
+    probabilities = np.array([[0.9, 0.1], [0.75, 0.25], [0.125, 0.875], [0.5, 0.5]])
+
+    table = metrics.mistakes(labels, probabilities, ["cat", "dog"], most=2)
+
+    assert table.to_dict("records") == [
+        {
+            "example": 2,
+            "actual": "cat",
+            "predicted": "dog",
+            "confidence": 0.875,
+            "probability_of_actual": 0.125,
+        },
+        {
+            "example": 1,
+            "actual": "dog",
+            "predicted": "cat",
+            "confidence": 0.75,
+            "probability_of_actual": 0.25,
+        },
+    ]
+
+
 def test_brier_of_a_worked_example() -> None:
     # One certain and right, one certain and wrong, one with even chances.
     labels = np.array([0, 1, 1])

@@ -190,7 +190,7 @@ def hydra(words: list[str], tree: Tree) -> None:
 
 def image_classification(words: list[str], tree: Tree) -> None:
     stage, *overrides = words
-    assert stage in (*STAGES, "sync")
+    assert stage in (*STAGES, "sync", "links")
     hydra(overrides, tree)
 
 

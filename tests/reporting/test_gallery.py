@@ -75,7 +75,7 @@ def draw(comparison: Comparison, folder: Path) -> list[Picture]:
 def page(comparison: Comparison, pictures: list[Picture], folder: Path, compose: Compose) -> str:
     commit = {"git.commit": "abc", "git.dirty": "false"}
     settings = {"recipe.name": "fast"}
-    return report.html(comparison, compose().data, commit, settings, pictures, folder)
+    return report.html(comparison, compose().data, commit, settings, pictures, folder, None)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +158,8 @@ def test_a_long_comparison_is_described_without_links() -> None:
     assert "- cnn: [cnn-0](run:key-of-cnn-0)\n" in short
     assert "cnn beats lm (+" in short
     assert "(run:the-key/artifacts/index.html)" in short
+    assert "side by side](compare:key-of-cnn-0,key-of-lm-0)" in short
+    assert "*" not in short  # which some of MLflow's pages show raw
     assert "The 400 runs compared" in long
     assert "(run:key-of-" not in long
     assert len(long) <= report.LONGEST_NOTE

@@ -4,7 +4,9 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
+import mlflow
 import pytest
 from conftest import Project
 from playwright.sync_api import Browser, Page
@@ -27,7 +29,7 @@ def test_the_report_is_one_file_of_moderate_size(trained: Project) -> None:
     text = (trained.root / "reports/index.html").read_text()
 
     assert len(text) < 3_000_000
-    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text) == []
+    assert re.findall(r'src="(?!data:)[^"]*"|<(?!a )[^>]*href=[^>]*', text) == []
     assert "<script" not in text
 
 
@@ -61,10 +63,28 @@ def test_the_report_shows_what_was_measured(trained: Project, page: Page) -> Non
 
     for row in board:
         assert f"{row['test_accuracy']:.4f}" in text
-        assert row["run"] in text
         assert f"{row['test_brier']:.4f}" in text
     commit = trained.must("git", "rev-list", "--max-parents=0", "HEAD").strip()
     assert f"git checkout {commit}" in text
+
+
+def test_the_report_links_to_the_runs_in_mlflow(trained: Project, page: Page) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{trained.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], "params.model.name LIKE 'tiny%'")
+    pages = f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs"
+
+    for run in found:
+        link = page.locator(f'a[href="{pages}/{run.info.run_id}"]')
+        assert link.text_content() == run.info.run_id
+    assert page.locator(f'a[href^="{pages}?"]', has_text="all runs").count() == 1
+    compared = page.locator('a[href*="/#/compare-runs?"]').get_attribute("href") or ""
+    assert {run.info.run_id for run in found} == set(re.findall(r"[0-9a-f]{32}", unquote(compared)))
+    leaderboard = (trained.root / "reports/leaderboard.md").read_text()
+    for run in found:
+        assert f"| [{run.info.run_id}] |" in leaderboard
+        assert f"\n[{run.info.run_id}]: {pages}/{run.info.run_id}\n" in leaderboard
 
 
 def test_every_picture_is_visible_and_has_an_alt_text(page: Page) -> None:

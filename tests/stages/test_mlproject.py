@@ -5,6 +5,7 @@ import shlex
 import pytest
 import yaml
 from conftest import ROOT, Project
+from mlflow.projects._project_spec import load_project
 from mlflow.utils.environment import _PythonEnv
 
 from image_classification import mlproject
@@ -58,18 +59,16 @@ def test_an_entry_point_becomes_its_command(
     said = project.must(
         *("bash", "-c", f"{command} {shlex.join(given)}"),
         MLFLOW_RUN_ID="opened",
-        PYTHONPATH="stand_ins:src",
+        PYTHONPATH="stand_ins",
     )
 
     # The pipeline's runs must not all become the one run that `mlflow run` has opened.
     assert said == f"{arguments} {'opened' if module != 'dvc' else None}\n"
 
 
-def test_mlflow_installs_the_locked_packages() -> None:
-    """Into an environment that MLflow makes where none is asked for; it would be empty else."""
-    environment = _PythonEnv.from_yaml(ROOT / "python_env.yaml")
+def test_mlflow_makes_an_environment_from_the_lock() -> None:
+    """It would be empty else."""
+    environment = _PythonEnv.from_yaml(load_project(ROOT).env_config_path)
 
     assert environment.dependencies == ["-r requirements.lock"]
-    assert (ROOT / "requirements.lock").is_file()
-    declared = yaml.safe_load((ROOT / "MLproject").read_text())
-    assert declared["python_env"] == "python_env.yaml"
+    assert (ROOT / "requirements.lock").exists()

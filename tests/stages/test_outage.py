@@ -17,6 +17,7 @@ from mlflow.entities import Run
 
 from image_classification import sync, train
 from image_classification.tracking import background_logger, outbox
+from image_classification.tracking.mlflow_tags import RUN_KEY
 from image_classification.training import checkpoint
 
 EPOCHS = 200
@@ -103,7 +104,7 @@ def run_of(server: TrackingServer, folder: Path, experiment: str) -> Run:
     client = mlflow.MlflowClient(server.address)
     found = client.get_experiment_by_name(experiment)
     assert found is not None
-    (run,) = client.search_runs([found.experiment_id], f"tags.`run.key` = '{key}'")
+    (run,) = client.search_runs([found.experiment_id], f"tags.`{RUN_KEY}` = '{key}'")
     return client.get_run(run.info.run_id)
 
 

@@ -13,6 +13,9 @@ import yaml
 from conftest import Project
 from mlflow.entities import Run
 
+from image_classification.tracking import mlflow_tags
+from image_classification.tracking.mlflow_tags import RUN_KEY
+
 NAMES = ["tiny_cnn-0", "tiny_lm-0"]
 PARAMETERS = {"tiny_cnn": 3_362, "tiny_lm": 7_850}
 
@@ -75,7 +78,8 @@ def test_a_run_says_where_it_comes_from(trained: Project) -> None:
     first = trained.must("git", "rev-list", "--max-parents=0", "HEAD").strip()
 
     tags = run.data.tags
-    assert tags["dvc.data"] == lock["stages"]["split"]["outs"][0]["md5"]
+    data_hash = lock["stages"]["split"]["outs"][0]["md5"]
+    assert tags[mlflow_tags.stored("dvc.data")] == data_hash
     assert (tags["git.commit"], tags["git.dirty"]) == (first, "false")
     assert tags["mlflow.source.name"].endswith("train.py")
     assert tags["mlflow.user"]
@@ -86,15 +90,22 @@ def test_a_run_says_where_it_comes_from(trained: Project) -> None:
         "0",
     ]
     assert run.inputs is not None
-    assert run.inputs.dataset_inputs[0].dataset.name == "tiny"
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert (dataset.name, dataset.digest) == ("tiny", data_hash)
+    # MLflow's pages show the tags that do not begin like its own: no hash and no process.
+    shown = {key for key in tags if not key.startswith("mlflow.")}
+    origin = {"git.commit", "git.dirty", "machine", "precision"}
+    assert shown == {"dataset", "model", "recipe", "seed"} | origin
 
 
 def test_a_run_holds_parameters_test_metrics_and_artifacts(trained: Project) -> None:
     run = runs(trained)["tiny_cnn-0"]
 
     assert run.data.params["recipe.epochs"] == "2"
-    assert run.data.params["model.layers.hidden.units"] == "16"
+    assert run.data.params["model.dropout"] == "0.25"
     assert run.data.params["seed"] == "0"
+    # Details would come first in MLflow's table of differences; config.yaml has them.
+    assert not [key for key in run.data.params if key.startswith(("model.layers", "data.classes"))]
     measured = json.loads((trained.root / "evaluations/tiny_cnn-0/metrics.json").read_text())
     for name in ("loss", "accuracy", "precision", "f1_macro", "brier", "calibration_error"):
         assert run.data.metrics[f"test_{name}"] == pytest.approx(measured[f"test_{name}"])
@@ -110,6 +121,11 @@ def test_a_run_holds_parameters_test_metrics_and_artifacts(trained: Project) -> 
         "predictions.csv",
         "robustness.csv",
         "costs.json",
+    }
+    tables = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert {(table["path"], table["type"]) for table in tables} == {
+        ("evaluation/tables/per_class.json", "table"),
+        ("evaluation/tables/mistakes.json", "table"),
     }
     assert artifacts(trained, run, "evaluation/figures") == {
         "confusion_matrix.png",
@@ -130,16 +146,17 @@ def test_the_registry_names_the_present_models_and_the_champion(trained: Project
         version = store.get_model_version_by_alias("tiny", name)
         assert version.run_id == runs(trained)[f"{name}-0"].info.run_id
     champion = str(store.get_model_version_by_alias("tiny", "champion").run_id)
-    assert client(trained).get_run(champion).data.tags["run.key"] == best["run"]
+    assert client(trained).get_run(champion).data.tags[RUN_KEY] == best["run"]
     assert len(store.search_model_versions("name = 'tiny'")) == 2
 
     mlflow.set_tracking_uri(f"sqlite:///{trained.root / 'mlflow.db'}")
-    model = mlflow.pyfunc.load_model("models:/tiny@tiny_cnn")
     images = np.load(trained.root / "data/split/test_images.npy")
     labels = np.load(trained.root / "data/split/test_labels.npy")
-    accuracy = (np.asarray(model.predict(images)).argmax(axis=1) == labels).mean()
     row = next(row for row in board if row["model"] == "tiny_cnn")
-    assert accuracy == pytest.approx(row["test_accuracy"])
+    for load in (mlflow.pyfunc.load_model, mlflow.keras.load_model):
+        model = load("models:/tiny@tiny_cnn")
+        accuracy = (np.asarray(model.predict(images)).argmax(axis=1) == labels).mean()
+        assert accuracy == pytest.approx(row["test_accuracy"])
 
 
 def test_the_leaderboard_has_what_the_stages_measured(trained: Project) -> None:
@@ -149,7 +166,7 @@ def test_the_leaderboard_has_what_the_stages_measured(trained: Project) -> None:
     assert {row["model"]: row["parameters"] for row in board} == PARAMETERS
     for row in board:
         run = runs(trained)[f"{row['model']}-0"]
-        assert row["run"] == run.data.tags["run.key"]
+        assert row["run"] == run.data.tags[RUN_KEY]
         assert row["test_accuracy"] == pytest.approx(run.data.metrics["test_accuracy"])
         assert row["epochs"] == 2
     page = (trained.root / "reports/leaderboard.md").read_text()
@@ -193,6 +210,19 @@ def test_the_comparison_is_a_run_that_leads_to_the_runs_compared(trained: Projec
     assert {"index.html", "verdict.json", "leaderboard.md", "figures"} <= logged
 
 
+def test_the_reports_are_written_without_links_while_mlflow_is_down(trained_copy: Project) -> None:
+    done = trained_copy.run(
+        *("python", "-m", "image_classification", "compare", "hydra.run.dir=."),
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+    )
+
+    assert done.returncode == 75  # the event log waits in the outbox
+    assert "it does not answer: the report does not link to the runs" in done.stderr
+    page = (trained_copy.root / "reports/index.html").read_text()
+    assert "MLflow could not be reached when this page was made" in page
+    assert "127.0.0.1" not in page + (trained_copy.root / "reports/leaderboard.md").read_text()
+
+
 def test_every_version_has_a_model_card(trained: Project) -> None:
     for name in ("tiny_lm", "tiny_cnn"):
         version = client(trained).get_model_version_by_alias("tiny", name)
@@ -201,7 +231,15 @@ def test_every_version_has_a_model_card(trained: Project) -> None:
         assert f"{run.data.metrics['test_accuracy']:.4f}" in card
         assert run.data.tags["git.commit"] in card
         assert run.data.tags["machine"] in card
-        assert "Intended use, users, uses to avoid: unknown" in card
+        assert card.lower().count("unknown") == 1
+        assert "pixels 0 to 255 as they are. Do not scale them" in card
+        assert "*" not in card  # which some of MLflow's pages show raw
+        assert f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" in card
+        assert version.tags == {
+            **{key: run.data.tags[key] for key in ("model", "seed", "recipe")},
+            "test_accuracy": f"{run.data.metrics['test_accuracy']:.4f}",
+            "validation_accuracy": f"{run.data.metrics['validation_accuracy']:.4f}",
+        }
 
 
 def test_the_verdict_rests_on_the_predictions(trained: Project) -> None:
@@ -430,12 +468,13 @@ def test_mlflow_run_trains_one_model_with_any_setting(trained_copy: Project) -> 
         *("-P", "model=tiny_lm", "-P", "recipe.epochs=1", "-P", "seed=5"),
     )
 
-    run_id = said.rpartition("Run (ID '")[2].partition("'")[0]
-    run = client(trained_copy).get_run(run_id)
-    assert run.info.status == "FINISHED"
+    run = runs(trained_copy)["tiny_lm-5"]  # in the data set's experiment, though none was named
     assert run.data.params["recipe.epochs"] == "1"
     assert run.data.tags["seed"] == "5"
-    assert len(client(trained_copy).get_metric_history(run_id, "val_accuracy")) == 1
+    assert len(client(trained_copy).get_metric_history(run.info.run_id, "val_accuracy")) == 1
+    opened = said.rpartition("Run (ID '")[2].partition("'")[0]
+    note = client(trained_copy).get_run(opened).data.tags["mlflow.note.content"]
+    assert f"/runs/{run.info.run_id})" in note
     assert trained_copy.dvc_status() == {}
 
 

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from conftest import commit, copy_project, fixed_params
 
+from image_classification.tracking.mlflow_tags import RUN_KEY
+
 AT_LEAST = {"lm": 0.92, "nn": 0.980, "dnn": 0.978, "dnnd": 0.980, "cnn": 0.991, "dcnn": 0.992}
 
 
@@ -30,7 +32,7 @@ def test_every_model_reaches_its_accuracy(tmp_path: Path) -> None:
     experiment = store.get_experiment_by_name("mnist")
     assert experiment is not None
     for row in board:
-        key = f"tags.`run.key` = '{row['run']}'"
+        key = f"tags.`{RUN_KEY}` = '{row['run']}'"
         (run,) = store.search_runs([experiment.experiment_id], key)
         assert run.info.status == "FINISHED"
         history = store.get_metric_history(run.info.run_id, "val_accuracy")

@@ -11,6 +11,7 @@ import pytest
 from conftest import Project
 
 from image_classification import sync
+from image_classification.tracking.mlflow_tags import RUN_KEY
 
 
 def contents(database: Path) -> dict[str, Any]:
@@ -21,10 +22,10 @@ def contents(database: Path) -> dict[str, Any]:
     runs, keys = {}, {}
     for found in client.search_runs([experiment.experiment_id]):
         run = client.get_run(found.info.run_id)
-        keys[run.info.run_id] = run.data.tags["run.key"]
+        keys[run.info.run_id] = run.data.tags[RUN_KEY]
         tags = {key: value for key, value in run.data.tags.items() if key != "mlflow.note.content"}
         assert run.inputs is not None
-        runs[run.data.tags["run.key"]] = {
+        runs[run.data.tags[RUN_KEY]] = {
             "info": (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time),
             "params": run.data.params,
             "tags": tags,
@@ -48,22 +49,25 @@ def contents(database: Path) -> dict[str, Any]:
         )
         for model in client.search_logged_models([experiment.experiment_id])
     }
+
+    def named(text: str) -> str:
+        for run_id, key in keys.items():
+            text = text.replace(run_id, key)
+        return text
+
     registered = client.get_registered_model("tiny")
     aliases = {alias: int(version) for alias, version in registered.aliases.items()}
     versions = {
-        int(version.version): (keys[version.run_id], version.description)
+        int(version.version): (keys[version.run_id], named(version.description or ""), version.tags)
         for version in client.search_model_versions("name = 'tiny'")
     }
-    note = experiment.tags["mlflow.note.content"]
-    for run_id, key in keys.items():
-        note = note.replace(run_id, key)
     return {
         "runs": runs,
         "models": models,
         "registered": registered.description,
         "versions": versions,
         "aliases": aliases,
-        "note": note,
+        "experiment": {key: named(value) for key, value in experiment.tags.items()},
     }
 
 

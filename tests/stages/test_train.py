@@ -84,6 +84,19 @@ def given_to_fit(
     return up_to_fit
 
 
+def test_of_the_details_only_what_is_overridden_is_a_parameter_in_mlflow(
+    given_to_fit: Callable[..., Given],
+) -> None:
+    given_to_fit("model.layers.hidden.units=8", "seed=77")
+
+    client = mlflow.MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(experiments, "params.seed = '77'")
+    details = {key: value for key, value in run.data.params.items() if "layers" in key}
+    assert details == {"model.layers.hidden.units": "8"}
+    assert "data.classes" not in run.data.params
+
+
 @pytest.mark.parametrize("per_seed", [False, True])
 def test_the_fit_gets_the_training_examples_and_no_other(
     given_to_fit: Callable[..., Given], compose: Compose, per_seed: bool

@@ -10,7 +10,7 @@ import pytest
 from conftest import at_once
 
 from image_classification.core.errors import UserError
-from image_classification.tracking import mlflow_store
+from image_classification.tracking import mlflow_store, mlflow_tags
 
 
 @pytest.fixture(autouse=True)
@@ -69,15 +69,12 @@ def test_only_what_no_longer_runs_is_closed(tmp_path: Path, empty_store: Path) -
     shutil.copy(empty_store, tmp_path)
     experiment = mlflow_store.connect("mine")
     client = mlflow.MlflowClient()
-    own = mlflow_store.process_tags()
+    own = mlflow_tags.all_stored(mlflow_store.process_tags())
     alive = client.create_run(experiment, tags=own)
-    dead = client.create_run(
-        experiment, tags={**mlflow_store.process_tags(), "process.started": "1"}
-    )
-    elsewhere = client.create_run(
-        experiment,
-        tags={**own, "process.host": "x", "process.started": "1"},
-    )
+    long_ago = {mlflow_tags.stored("process.started"): "1"}
+    dead = client.create_run(experiment, tags={**own, **long_ago})
+    another = {mlflow_tags.stored("process.host"): "x"}
+    elsewhere = client.create_run(experiment, tags={**own, **long_ago, **another})
 
     mlflow_store.connect("mine")
 

@@ -210,6 +210,30 @@ def test_names_that_mlflow_refuses_are_changed(project: Path) -> None:
     assert run.data.params["classes"].startswith("['a long name', 'a long name'")
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_the_run_that_mlflow_run_opened_is_taken_where_its_experiment_was_chosen(
+    project: Path, chosen: bool
+) -> None:
+    folder = logged_run(project / "it")
+    first, *others = event_log.read(folder / "events.jsonl")
+    client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    opened = client.create_run(client.create_experiment("theirs") if chosen else "0").info.run_id
+    event_log.write(folder, [first | {"mlflow_run": opened}, *others])
+
+    assert outbox.upload(folder) == 0
+
+    by_experiment = {
+        client.get_experiment(run.info.experiment_id).name: run.info.run_name for run in found()
+    }
+    (run,) = (run for run in found() if run.info.run_name == "it")
+    if chosen:
+        assert by_experiment == {"theirs": "it"}
+    else:  # as without `--experiment-name`
+        assert by_experiment == {"mine": "it", "Default": by_experiment["Default"]}
+        note = client.get_run(opened).data.tags["mlflow.note.content"]
+        assert f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" in note
+
+
 def test_a_repeated_evaluation_is_logged_where_it_differs(project: Path) -> None:
     folder = logged_run(project / "it")
     assert outbox.upload(folder) == 0

@@ -71,7 +71,7 @@ class Entry:
     """One run.
 
     values: the numbers of `COLUMNS`, by key.
-    run: the run's key; MLflow has it as the tag `run.key`.
+    run: the run's key, its name on disk.
     published_test_accuracy: from 0 to 1, one for each published run of the model.
     """
 
@@ -162,16 +162,17 @@ def metrics(entries: Iterable[Entry]) -> dict[str, dict[str, float]]:
     }
 
 
-def markdown(entries: Sequence[Entry], title: str, note: str) -> str:
+def markdown(entries: Sequence[Entry], title: str, note: str, addresses: Mapping[str, str]) -> str:
     """The leaderboard as a page.
 
     Args:
         entries: in the order to show; the first is the champion.
         title: of the page.
         note: a line on how the results were obtained.
+        addresses: of MLflow's pages of the runs, by the runs' keys; `references` has to follow.
     """
     shown = columns("runs")
-    heads = ["run", *(column.title for column in shown), "published test accuracy", "run key"]
+    heads = ["run", *(column.title for column in shown), "published test accuracy", "MLflow run"]
     lines = [
         f"# {title}",
         "",
@@ -183,8 +184,19 @@ def markdown(entries: Sequence[Entry], title: str, note: str) -> str:
     for entry in entries:
         numbers = [column.format(entry.values[column.key]) for column in shown]
         published = ", ".join(map(_score, entry.published_test_accuracy)) or "-"
-        lines.append(_line([entry.name, *numbers, published, f"`{entry.run}`"]))
+        run = f"[{run_id(addresses[entry.run])}]" if entry.run in addresses else "-"
+        lines.append(_line([entry.name, *numbers, published, run]))
     return "\n".join(lines) + "\n"
+
+
+def references(addresses: Iterable[str]) -> str:
+    """What the run ids in `markdown` link to: the end of the page."""
+    return "".join(f"[{run_id(address)}]: {address}\n" for address in addresses)
+
+
+def run_id(address: str) -> str:
+    """The id of a run in MLflow, from the address of its page."""
+    return address.rpartition("/")[2]
 
 
 def _line(cells: Sequence[str]) -> str:

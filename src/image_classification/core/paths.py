@@ -34,6 +34,7 @@ PER_CLASS_FILE = "per_class.csv"
 PREDICTIONS_FILE = "predictions.csv"
 ROBUSTNESS_FILE = "robustness.csv"
 COSTS_FILE = "costs.json"
+TABLES = "tables"  # a folder of those that MLflow's pages compare run by run
 
 
 def run_name(model: str, seed: int) -> str:

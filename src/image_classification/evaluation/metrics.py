@@ -132,6 +132,37 @@ def confusion_matrix(
     )
 
 
+def mistakes(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    classes: Sequence[str],
+    most: int,
+) -> pd.DataFrame:
+    """At most `most` misclassified examples, most confident first.
+
+    Args:
+        labels: (n,), indices of the true classes.
+        probabilities: (n, classes), rows that sum to 1.
+        classes: their names.
+        most: rows of the result.
+
+    Returns:
+        Columns example (its index), predicted and actual (classes), confidence (the probability
+        of the predicted class) and probability_of_actual, from 0 to 1.
+    """
+    worst = worst_mistakes(labels, probabilities, most)
+    predicted = probabilities.argmax(axis=1)
+    return pd.DataFrame(
+        {
+            "example": worst,
+            "predicted": np.take(classes, predicted[worst]),
+            "actual": np.take(classes, labels[worst]),
+            "confidence": probabilities[worst, predicted[worst]],
+            "probability_of_actual": probabilities[worst, labels[worst]],
+        }
+    )
+
+
 def worst_mistakes(
     labels: NDArray[np.integer], probabilities: NDArray[np.floating], most: int
 ) -> NDArray[np.intp]:

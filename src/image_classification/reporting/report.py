@@ -6,6 +6,7 @@ The text is in templates/. Pictures are embedded, so that the report is one file
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,20 @@ WEAKEST = 3  # classes that a model card lists
 LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag
 
 
+@dataclass(frozen=True)
+class Links:
+    """Addresses of MLflow's pages.
+
+    runs: of each run that MLflow holds, by its key.
+    table: of all runs.
+    side_by_side: of the best run of each model.
+    """
+
+    runs: Mapping[str, str]
+    table: str
+    side_by_side: str
+
+
 def html(
     comparison: Comparison,
     data: DataConfig,
@@ -35,6 +50,7 @@ def html(
     settings: Mapping[str, Any],
     pictures: Iterable[Picture],
     folder: Path,
+    links: Links | None,
 ) -> str:
     """The report as one page that needs no other file and no network.
 
@@ -45,6 +61,7 @@ def html(
         settings: of params.yaml, by dotted key.
         pictures: from `gallery.draw`.
         folder: that holds them as PNG files.
+        links: to MLflow's pages; None when MLflow could not be asked for them.
     """
     robustness = pd.DataFrame(
         [{"model": result.model, **result.robustness_means()} for result in comparison.results]
@@ -74,6 +91,8 @@ def html(
         shown_probability=verdict_text.shown_probability,
         columns=leaderboard.columns,
         pictures=list(pictures),
+        links=links,
+        run_id=leaderboard.run_id,
         embedded=lambda name: _embedded(folder / f"{name}.png"),
     )
 

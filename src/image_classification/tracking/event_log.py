@@ -10,11 +10,13 @@ params     values
 data       name, hash, source, examples, shape (of an image): what was trained on
 metrics    values, step, time, of_model: whether they belong to the run's model as well
 artifacts  path: where in the run the files beside this one go
+tables     path: where in the run those artifacts are that MLflow's pages show and compare as tables
 model      name, sha256 (of the file beside this one), image_shape, classes: the run's model
 inputs     runs: the keys of the runs whose models were compared
 versions   name, description, cards: descriptions of versions by the keys of their runs, in order
 aliases    name, values: alias to key
-note       text: Markdown; `(run:KEY…)` is the address of a run
+note       text: Markdown; its links `(run:KEY…)`, `(runs:)` and `(compare:KEY,KEY…)` lead to a run,
+           to the table of all runs, and to runs side by side; so in cards
 end        status, time
 """
 
@@ -41,6 +43,7 @@ FIELDS: dict[str, dict[str, type]] = {  # that an event of each type must have
     "data": {"name": str, "hash": str, "source": str, "examples": int, "shape": list},
     "metrics": {"values": dict, "step": int, "time": int, "of_model": bool},
     "artifacts": {"path": str},
+    "tables": {"path": str},
     "model": {"name": str, "sha256": str, "image_shape": list, "classes": int},
     "inputs": {"runs": list},
     "versions": {"name": str, "description": str, "cards": dict},

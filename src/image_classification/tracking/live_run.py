@@ -15,6 +15,7 @@ from image_classification.tracking import event_log, mlflow_store, sweep, system
 from image_classification.tracking.background_logger import BackgroundLogger
 from image_classification.tracking.event_log import Event, EventLog
 
+FIRST = "val_accuracy"  # MLflow's page of a comparison opens on the metric that was logged first
 SAMPLE_SECONDS = 2.0  # between two samples of the system metrics
 LAST_SECONDS = 10.0  # for logging an interruption to MLflow; what is left is uploaded later
 
@@ -79,7 +80,8 @@ class LiveRun:
         logged = {event["step"] for event in epochs(self._log.all)}
         for row in rows:
             if row["epoch"] not in logged:
-                values = {name: value for name, value in row.items() if name != "epoch"}
+                values = {FIRST: row[FIRST], **row}
+                del values["epoch"]
                 fields = event_log.metrics(values, int(row["epoch"]), event_log.now())
                 self.log("metrics", **fields)
 
@@ -100,12 +102,17 @@ class LiveRun:
         monitors = system_metrics.system_monitors()
         # The run itself reports a full disk; a sample is not worth a run.
         with suppress(UserError, psutil.Error, OSError):
-            ended = False
+            ended, samples = False, []
             while not ended:  # a last sample at the end: a run may be shorter than the pause
                 ended = stop.wait(SAMPLE_SECONDS)
                 step += 1
                 values = system_metrics.sample(monitors)
-                self.log("metrics", **event_log.metrics(values, step, event_log.now()))
+                samples.append(event_log.metrics(values, step, event_log.now()))
+                # Not before the first epoch, whose FIRST is to be the first metric of all.
+                if ended or epochs(self._log.all):
+                    for fields in samples:
+                        self.log("metrics", **fields)
+                    samples = []
 
     def end(self, status: str) -> bool:
         """Close the run, which may be resumed; return whether MLflow has all of it."""

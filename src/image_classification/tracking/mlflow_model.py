@@ -1,8 +1,10 @@
-"""The model of a run, as MLflow's pages and `mlflow.pyfunc` know it."""
+"""The model of a run, as MLflow's pages, `mlflow.keras` and `mlflow.pyfunc` know it."""
 
 import contextlib
 import io
 from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -49,7 +51,7 @@ def log_model(run: MlflowRun, event: Event, model: Any = None) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # Keras' progress bar for the examples
         Model.log(
             artifact_path=None,
-            flavor=mlflow.tensorflow,
+            flavor=SimpleNamespace(save_model=_save),
             model=model,
             model_id=logged.model_id,
             run_id=run.run_id,
@@ -58,6 +60,11 @@ def log_model(run: MlflowRun, event: Event, model: Any = None) -> None:
             # Given, since MLflow would load the model in another process to find them out.
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         )
+
+
+def _save(path: str, **details: Any) -> None:
+    Path(path).mkdir()  # where mlflow.keras puts the input example before it makes the folder
+    mlflow.keras.save_model(path=path, **details)
 
 
 def _load(run: MlflowRun, event: Event) -> Any:

@@ -1,11 +1,14 @@
 """MLflow's model registry: a version for each run's model, and the aliases that name the best."""
 
+from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_run import MlflowRun
 from image_classification.tracking.mlflow_store import store_lock
 
+TAGS = ("model", "seed", "recipe")  # of a run, that its version gets as well
+SCORES = ("test_accuracy", "validation_accuracy")  # of a run, that its version gets as tags
 MOST_VERSIONS = 10_000  # that are looked through
 
 
@@ -18,7 +21,7 @@ def register_versions(run: MlflowRun, event: Event) -> None:
         run.client.update_registered_model(name, event["description"])
         known = _known_versions(run, name)
         for key, run_id in run.present(event["cards"]).items():
-            card = event["cards"][key]
+            card = run.linked(event["cards"][key])
             if run_id not in known:
                 model = run.model_id(run_id)
                 added = run.client.create_model_version(
@@ -27,6 +30,8 @@ def register_versions(run: MlflowRun, event: Event) -> None:
                 known[run_id] = str(added.version)
             run.client.update_model_version(name, known[run_id], card)
             run.client.set_tag(run_id, MLFLOW_RUN_NOTE, card)
+            for tag, value in _version_tags(run.client.get_run(run_id)).items():
+                run.client.set_model_version_tag(name, known[run_id], tag, value)
 
 
 def set_aliases(run: MlflowRun, event: Event) -> None:
@@ -38,6 +43,13 @@ def set_aliases(run: MlflowRun, event: Event) -> None:
             number = known.get(run_ids.get(key, ""))
             if number:
                 run.client.set_registered_model_alias(event["name"], alias, number)
+
+
+def _version_tags(run: Run) -> dict[str, str]:
+    """What the registry's table of versions shows of the run that made one."""
+    tags = {key: run.data.tags[key] for key in TAGS if key in run.data.tags}
+    scores = {key: f"{run.data.metrics[key]:.4f}" for key in SCORES if key in run.data.metrics}
+    return tags | scores
 
 
 def _known_versions(run: MlflowRun, name: str) -> dict[str, str]:

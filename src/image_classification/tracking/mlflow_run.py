@@ -19,20 +19,25 @@ from mlflow.entities import (
     Param,
     Run,
     RunTag,
-    ViewType,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.tracking.default_experiment import DEFAULT_EXPERIMENT_ID
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_LOGGED_ARTIFACTS,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification.core import paths
 from image_classification.core.errors import UserError
-from image_classification.tracking import mlflow_store
+from image_classification.tracking import mlflow_pages, mlflow_store, mlflow_tags
 from image_classification.tracking.event_log import Event
+from image_classification.tracking.mlflow_tags import RUN_KEY
 from image_classification.tracking.provenance import TRAINING_KEY
 
 METRICS_AT_ONCE = 1000  # the most that MLflow takes
-RUN_KEY = "run.key"  # the tag that holds a run's name on disk
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,15 @@ class MlflowRun:
             for key, run in runs.items()
             if run.info.lifecycle_stage != "deleted"
         }
+
+    def linked(self, text: str) -> str:
+        """A text whose links to runs are as MLflow's pages need them (see mlflow_pages.Pages).
+
+        Raises:
+            UserError: a run is not there.
+        """
+        run_ids = {key: self.find(key).info.run_id for key in mlflow_pages.keys_in(text)}
+        return mlflow_pages.Pages(self.experiment_id, run_ids).linked(text)
 
     def models(self, run_id: str) -> list[Any]:
         """The logged models of a run, finished or not."""
@@ -103,12 +117,10 @@ def open_run(event: Event, folder: Path) -> MlflowRun:
 
 
 def _find(client: mlflow.MlflowClient, experiment_id: str, key: str) -> Run:
-    found = client.search_runs(
-        [experiment_id], f"tags.`{RUN_KEY}` = '{key}'", ViewType.ALL, max_results=1
-    )
-    if not found:
+    found = mlflow_pages.find_run(client, experiment_id, key)
+    if found is None:
         raise UserError(f"{mlflow.get_tracking_uri()} does not hold the run {key}")
-    return found[0]
+    return found
 
 
 def _find_for(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> Run:
@@ -118,20 +130,32 @@ def _find_for(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> 
 def _find_or_make(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> Run:
     with contextlib.suppress(UserError):
         return _find(client, experiment_id, event["key"])
-    tags = {**event["tags"], RUN_KEY: event["key"]}
+    tags = {**mlflow_tags.all_stored(event["tags"]), RUN_KEY: event["key"]}
     if event["parent"]:
         parent = _find_or_make(client, experiment_id, event["parent"])
         tags[MLFLOW_PARENT_RUN_ID] = parent.info.run_id
-    if event["mlflow_run"]:
-        with contextlib.suppress(MlflowException):  # it may be in another store
-            run = client.get_run(event["mlflow_run"])
-            if run.data.tags.get(RUN_KEY, event["key"]) == event["key"]:
-                _set_tags(client, run.info.run_id, tags)
-                client.update_run(run.info.run_id, name=event["name"])
-                return run
-    return client.create_run(
+    opened = _opened(client, event)
+    if opened and opened.info.experiment_id != DEFAULT_EXPERIMENT_ID:
+        _set_tags(client, opened.info.run_id, tags)
+        client.update_run(opened.info.run_id, name=event["name"])
+        return opened
+    made = client.create_run(
         experiment_id, start_time=event["start"], tags=tags, run_name=event["name"]
     )
+    if opened:  # without `--experiment-name`; it can't be moved
+        page = mlflow_pages.Pages(experiment_id, {event["key"]: made.info.run_id})
+        note = f"The run is [{event['name']}]({page.run(event['key'])})."
+        client.set_tag(opened.info.run_id, MLFLOW_RUN_NOTE, note)
+    return made
+
+
+def _opened(client: mlflow.MlflowClient, event: Event) -> Run | None:
+    """The run that `mlflow run` has opened for this one, if it has, and this store holds it."""
+    with contextlib.suppress(MlflowException):
+        run = client.get_run(event["mlflow_run"]) if event["mlflow_run"] else None
+        if run and run.data.tags.get(RUN_KEY, event["key"]) == event["key"]:
+            return run
+    return None
 
 
 def _set_tags(client: mlflow.MlflowClient, run_id: str, tags: dict[str, str]) -> None:
@@ -140,7 +164,7 @@ def _set_tags(client: mlflow.MlflowClient, run_id: str, tags: dict[str, str]) ->
 
 def resume(run: MlflowRun, event: Event) -> None:
     """Set the run RUNNING again, with the tags of its new process."""
-    _set_tags(run.client, run.run_id, event["tags"])
+    _set_tags(run.client, run.run_id, mlflow_tags.all_stored(event["tags"]))
     run.client.update_run(run.run_id, status="RUNNING")
 
 
@@ -196,6 +220,15 @@ def artifacts(run: MlflowRun, event: Event) -> None:
             run.client.log_artifact(run.run_id, str(path), None if place == Path() else str(place))
 
 
+def tables(run: MlflowRun, event: Event) -> None:
+    """Let MLflow's pages know which artifacts are tables, as mlflow.log_table does."""
+    known = json.loads(run.client.get_run(run.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+    listed = run.client.list_artifacts(run.run_id, event["path"])
+    found = [{"path": entry.path, "type": "table"} for entry in listed]
+    new = [entry for entry in found if entry not in known]
+    run.client.set_tag(run.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps(known + new))
+
+
 def inputs(run: MlflowRun, event: Event) -> None:
     """Link the models of the runs that were compared."""
     compared = {run.model_id(run_id) for run_id in run.present(event["runs"]).values()}
@@ -207,11 +240,7 @@ def inputs(run: MlflowRun, event: Event) -> None:
 
 def note(run: MlflowRun, event: Event) -> None:
     """Describe the run, and the experiment with it, with links to other runs."""
-
-    def address(found: re.Match[str]) -> str:
-        return f"(#/experiments/{run.experiment_id}/runs/{run.find(found[1]).info.run_id}"
-
-    text = re.sub(r"\(run:([0-9a-f]{32})", address, event["text"])
+    text = run.linked(event["text"])
     run.client.set_tag(run.run_id, MLFLOW_RUN_NOTE, text)
     run.client.set_experiment_tag(run.experiment_id, MLFLOW_RUN_NOTE, text)
 
@@ -220,7 +249,7 @@ def end(run: MlflowRun, event: Event) -> None:
     """Close the run."""
     run.client.set_terminated(run.run_id, event["status"], event["time"])
     tags = run.client.get_run(run.run_id).data.tags
-    for key in mlflow_store.PROCESS_TAGS:
+    for key in map(mlflow_tags.stored, mlflow_tags.PROCESS):
         if key in tags:
             run.client.delete_tag(run.run_id, key)
 
@@ -232,7 +261,8 @@ def finished_run(experiment: str, training_key: str) -> str | None:
         UnreachableError: the store can't be reached.
     """
     experiment_id = mlflow_store.connect(experiment)
-    query = f"attributes.status = 'FINISHED' and tags.`{TRAINING_KEY}` = '{training_key}'"
+    tag = mlflow_tags.stored(TRAINING_KEY)
+    query = f"attributes.status = 'FINISHED' and tags.`{tag}` = '{training_key}'"
     try:
         found = mlflow.MlflowClient().search_runs([experiment_id], query, max_results=1)
     except (MlflowException, SQLAlchemyError) as error:

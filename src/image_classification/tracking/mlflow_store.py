@@ -23,8 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.core.locks import locked
-
-PROCESS_TAGS = ("process.host", "process.id", "process.started")  # of a run in progress
+from image_classification.tracking import mlflow_tags, mlflow_view
 
 mlflow.store.db.utils.MAX_RETRY_COUNT = 1  # for the reason above
 
@@ -80,12 +79,14 @@ def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's view of it
-            return client.create_experiment(name, artifact_location=artifacts, tags=tags)
+            return client.create_experiment(name, artifacts, mlflow_view.EXPERIMENT_TAGS)
         except MlflowException:
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    for tag, value in mlflow_view.EXPERIMENT_TAGS.items():
+        if tag not in found.tags:  # the experiment was made by something else, such as `mlflow run`
+            client.set_experiment_tag(found.experiment_id, tag, value)
     return str(found.experiment_id)
 
 
@@ -129,12 +130,13 @@ def initialize(database: Path) -> None:
 
 def _close_abandoned(client: mlflow.MlflowClient, experiment_id: str) -> None:
     """Mark as KILLED the RUNNING runs of this machine whose process is gone."""
+    host, process, began = map(mlflow_tags.stored, mlflow_tags.PROCESS)
     running = client.search_runs(
         [experiment_id],
-        f"attributes.status = 'RUNNING' and tags.`process.host` = '{socket.gethostname()}'",
+        f"attributes.status = 'RUNNING' and tags.`{host}` = '{socket.gethostname()}'",
     )
     for run in running:
-        pid, started = int(run.data.tags["process.id"]), run.data.tags["process.started"]
+        pid, started = int(run.data.tags[process]), run.data.tags[began]
         if not _is_alive(pid, started):
             client.set_terminated(run.info.run_id, "KILLED")
 
@@ -160,7 +162,7 @@ def process_tags() -> dict[str, str]:
     own = psutil.Process()
     return dict(
         zip(
-            PROCESS_TAGS,
+            mlflow_tags.PROCESS,
             (socket.gethostname(), str(own.pid), str(own.create_time())),
             strict=True,
         )

@@ -11,6 +11,7 @@ from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_model import log_model
 from image_classification.tracking.mlflow_registry import register_versions, set_aliases
 from image_classification.tracking.mlflow_run import MlflowRun
+from image_classification.tracking.mlflow_tags import UPLOADED
 
 # Of every type but `run`, which opens the run, and `model`, which may be in memory.
 HANDLERS: dict[str, Callable[[MlflowRun, Event], None]] = {
@@ -19,13 +20,13 @@ HANDLERS: dict[str, Callable[[MlflowRun, Event], None]] = {
     "data": mlflow_run.data,
     "metrics": mlflow_run.metrics,
     "artifacts": mlflow_run.artifacts,
+    "tables": mlflow_run.tables,
     "inputs": mlflow_run.inputs,
     "versions": register_versions,
     "aliases": set_aliases,
     "note": mlflow_run.note,
     "end": mlflow_run.end,
 }
-UPLOADED = "events."  # begins the tag that remembers the digest of an event log
 
 
 class Uploader:

@@ -1,0 +1,45 @@
+"""Command `image-classification links`: where MLflow's pages show what the pipeline has made."""
+
+import os
+import sys
+
+from image_classification.core import paths, readers
+from image_classification.core.command import one_line_errors
+from image_classification.core.compose import SETTINGS_HINT
+from image_classification.tracking import event_log, mlflow_pages
+
+
+def main() -> None:
+    """Run the command; its argument is what the addresses begin with, if that is known."""
+    with one_line_errors():
+        os.chdir(paths.project_root())
+        print("\n".join(links(*sys.argv[2:3])))
+
+
+def links(base: str | None = None) -> list[str]:
+    """A line for each page: all runs, the models compared, the registered models.
+
+    Args:
+        base: what the addresses begin with; see `mlflow_pages.find`.
+
+    Raises:
+        UserError: MLflow's store can't be used, or params.yaml can't be read.
+    """
+    experiment, compared = _last_comparison()
+    pages = mlflow_pages.find(experiment, compared, base)
+    lines = {"All runs": pages.runs()}
+    if pages.run_ids:
+        lines["Compared"] = pages.comparison(compared)
+        lines["Models"] = pages.models(experiment)
+    return [f"{title:<12} {address}" for title, address in lines.items()]
+
+
+def _last_comparison() -> tuple[str, list[str]]:
+    """The experiment, and the keys of the runs compared: none before `compare` has run."""
+    file = paths.REPORTS / paths.EVENTS_FILE
+    if not file.exists():
+        data = readers.read_mapping(paths.PARAMS, SETTINGS_HINT)["data"]
+        return str(data["name"]), []
+    first, *events = event_log.read(file)
+    notes = " ".join(event["text"] for event in events if event["type"] == "note")
+    return first["experiment"], mlflow_pages.compared_in(notes)

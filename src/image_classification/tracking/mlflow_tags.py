@@ -1,0 +1,22 @@
+"""The names of a run's tags in MLflow: what only this project reads is out of its users' sight."""
+
+from collections.abc import Mapping
+
+from image_classification.tracking.provenance import DATA_HASH, TRAINING_KEY
+
+PREFIX = "mlflow.image_classification."  # MLflow's pages show no tag that begins with `mlflow.`
+RUN_KEY = f"{PREFIX}run.key"  # a run's name on disk
+UPLOADED = f"{PREFIX}events."  # begins the tag that remembers the digest of an event log
+
+PROCESS = ("process.host", "process.id", "process.started")  # of a run in progress
+HIDDEN = (DATA_HASH, TRAINING_KEY, *PROCESS)  # of the tags in event logs
+
+
+def stored(name: str) -> str:
+    """The name in MLflow of a tag in an event log."""
+    return PREFIX + name if name in HIDDEN else name
+
+
+def all_stored(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags of an event log under their names in MLflow."""
+    return {stored(name): value for name, value in tags.items()}
