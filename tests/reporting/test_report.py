@@ -42,9 +42,11 @@ def test_the_report_leads_with_the_verdict(trained: Project, page: Page) -> None
     sections = page.locator("h2").all_inner_texts()
     assert sections == [
         "Verdict",
+        "Models",
         "Leaderboard",
         "Accuracy by epoch",
         "Confusion matrices",
+        "Classes",
         "Error analysis",
         "Calibration",
         "Robustness",
