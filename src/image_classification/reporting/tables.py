@@ -63,16 +63,15 @@ def per_class(results: Sequence[Result], most: int) -> dict[str, pd.DataFrame]:
         models. The classes with the lowest F1, averaged over the models, if there are more.
     """
     rows = pd.concat([result.per_class.assign(model=result.model) for result in results])
-    means = rows.groupby(["class", "model"], sort=False)[list(SCORES)].mean().unstack(sort=False)
-    weakest = means["f1"].mean(axis=1).nsmallest(most).index
-    shown = means.index if len(means) <= most else weakest
-    examples = rows.groupby("class", sort=False)["examples"].first()
-    tables = {}
-    for score in SCORES:
-        table = means.loc[shown, score]
-        table.insert(0, "examples", examples.loc[shown])
-        tables[score] = table
-    return tables
+    tables = {
+        score: rows.pivot_table(score, index="class", columns="model", sort=False)
+        for score in SCORES
+    }
+    if len(tables["f1"]) > most:
+        weakest = tables["f1"].mean(axis=1).nsmallest(most).index
+        tables = {score: table.loc[weakest] for score, table in tables.items()}
+    examples = rows.groupby("class")["examples"].first()
+    return {score: table.assign(examples=examples) for score, table in tables.items()}
 
 
 def robustness(results: Sequence[Result]) -> pd.DataFrame:
