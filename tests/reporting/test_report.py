@@ -44,7 +44,7 @@ def test_the_report_leads_with_the_verdict(trained: Project, page: Page) -> None
         "Verdict",
         "Models",
         "Leaderboard",
-        "Accuracy by epoch",
+        "Accuracy and loss by epoch",
         "Confusion matrices",
         "Classes",
         "Error analysis",
