@@ -23,7 +23,7 @@ ACCURACY = "accuracy (stretched towards 100 %)"
 LOWEST, HIGHEST = 0.05, 0.0005  # how far beyond 0 and 1 a stretched axis has its ends
 FEWEST_TICKS = 4
 TICKS = (  # of such an axis, from coarse to fine
-    (0, 0.1, 0.5, 0.9, 0.99, 0.999),
+    (0.1, 0.5, 0.9, 0.99, 0.999),
     (0, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999),
     (
         *(0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96),
@@ -266,6 +266,7 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
         panel.set_ylim(lowest, 1)
         accuracy_ticks(panel.xaxis, (lowest, 1))
         accuracy_ticks(panel.yaxis, (lowest, 1))
+        panel.tick_params("x", labelsize="x-small")
         panel.grid(alpha=0.3)
     figure.supxlabel("confidence (stretched towards 100 %)", fontsize="medium")
     figure.supylabel(ACCURACY, fontsize="medium")

@@ -75,17 +75,11 @@ def leaderboard(
 
 def _draw_means(axes: Axes, scores: Sequence[Score]) -> None:
     """The mean of each model with its interval over seeds, or over examples for single runs."""
+    label = f"test: mean, 95 % interval over {'seeds' if scores[0].over_seeds else 'examples'}"
     for height, score in enumerate(scores):
         interval = score.over_seeds or score.over_examples
-        axes.plot([interval.low, interval.high], [height] * 2, color="black", linewidth=1.2)
-    over = "seeds" if scores[0].over_seeds else "examples"
-    axes.plot(
-        [score.mean for score in scores],
-        range(len(scores)),
-        "|k",
-        markersize=10,
-        label=f"test: mean, 95 % interval over {over}",
-    )
+        axes.plot([interval.low, interval.high], [height] * 2, "k", label="" if height else label)
+    axes.plot([score.mean for score in scores], range(len(scores)), "|k", markersize=10)
 
 
 def differences(pairs: Sequence[Pair]) -> Figure:
