@@ -54,6 +54,7 @@ def a_result(without: str = "") -> Result:
         metrics={**metrics, "test_f1": 0.5},
         costs=costs,
         history=pd.DataFrame(),
+        layers=pd.DataFrame(),
         per_class=pd.DataFrame(),
         robustness=pd.DataFrame(),
         probabilities=np.zeros((1, 1), np.float32),

@@ -855,6 +855,7 @@ def test_results_of_a_run(results: Examples) -> None:
         ("runs/cnn-0/config.yaml", "model: {family: ../x}\nrecipe: {}", "no model.family"),
         ("runs/cnn-0/training.json", "[1]", "must be a mapping, is list"),
         ("runs/cnn-0/history.csv", "epoch\n0\n", "lacks the column loss"),
+        ("runs/cnn-0/layers.csv", "layer\nx\n", "lacks the column type"),
         ("evaluations/cnn-0/metrics.json", '{"x": NaN}', "x must be a finite number, is nan"),
         ("evaluations/cnn-0/metrics.json", '{"x": true}', "x must be a finite number, is True"),
         ("evaluations/cnn-0/costs.json", '{"x": 1e400}', "x must be a finite number, is inf"),

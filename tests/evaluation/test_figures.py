@@ -91,6 +91,32 @@ def test_reliability_has_a_panel_a_model_on_the_diagonal() -> None:
     assert np.asarray(measured.get_ydata()).tolist() == [0.5, 0.9]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.0, 1.0, ["10%", "50%", "90%", "99%", "99.9%"]),
+        (0.96, 0.9945, ["96%", "97%", "98%", "98.5%", "99%", "99.2%", "99.4%"]),
+        (0.9811, 0.9822, ["98.11%", "98.22%"]),
+    ],
+)
+def test_the_ticks_of_accuracies_suit_their_range(
+    low: float, high: float, shown: list[str]
+) -> None:
+    axes = Figure().subplots()
+    axes.set_yscale("function", functions=figures.STRETCHED)
+    axes.set_ylim(low, high)
+    figures.accuracy_ticks(axes.yaxis, (low, high))
+
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == shown
+
+
+def test_a_stretched_scale_can_be_read_back() -> None:
+    stretch, shrink = figures.STRETCHED
+    accuracies = np.array([0, 0.1, 0.5, 0.9, 0.99, 1])
+
+    assert shrink(stretch(accuracies)).tolist() == pytest.approx(accuracies.tolist(), abs=1e-6)
+
+
 def test_colour_images_can_be_drawn() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
 

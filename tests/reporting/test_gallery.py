@@ -15,11 +15,22 @@ from image_classification.comparison.leaderboard import COLUMNS
 from image_classification.comparison.results import Result
 from image_classification.comparison.summary import Comparison
 from image_classification.evaluation import corruptions, metrics
-from image_classification.reporting import gallery, report
+from image_classification.reporting import gallery, report, tables
 from image_classification.reporting.gallery import Picture, Section
 
 TEST = tiny_examples(60, 0)
 CLASSES = [str(digit) for digit in range(10)]
+LAYERS = pd.DataFrame(
+    [
+        ("image", "InputLayer", "28 x 28 x 1", 0),
+        ("convolution", "Conv2D", "28 x 28 x 64", 640),
+        ("pooling", "MaxPooling2D", "14 x 14 x 64", 0),
+        ("flatten", "Flatten", "12544", 0),
+        ("dropout", "Dropout", "12544", 0),
+        ("probabilities", "Dense", "10", 125450),
+    ],
+    columns=["layer", "type", "output_shape", "parameters"],
+)
 NUMBERS = {column.key: 0.5 for column in COLUMNS}
 
 
@@ -38,11 +49,14 @@ def a_result(model: str, seed: int, wrong: int) -> Result:
         model=model,
         seed=seed,
         family="convolutional" if model == "cnn" else "linear",
-        recipe={"name": "fast"},
-        training={"run": f"key-of-{model}-{seed}", "provenance": {"machine": "A machine"}},
+        recipe={"name": "fast", "precision": "bfloat16"},
+        training={"run": f"key-of-{model}-{seed}", "provenance": {"precision": "float32"}},
         metrics=NUMBERS,
         costs={},
-        history=pd.DataFrame({"epoch": [0, 1], "accuracy": 0.8, "val_accuracy": 0.9}),
+        history=pd.DataFrame(
+            {"epoch": [0, 1], "accuracy": 0.8, "val_accuracy": 0.9, "loss": 0.5, "val_loss": 0.4}
+        ),
+        layers=LAYERS,
         per_class=metrics.per_class(TEST.labels, predicted, CLASSES),
         robustness=pd.DataFrame(rows, columns=["corruption", "strength", "accuracy"]),
         probabilities=probabilities,
@@ -87,6 +101,14 @@ def gallery_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(gallery_folder: Path) -> list[Picture]:
     """The pictures of two models with five runs each, which need every section."""
     return draw(TWO_MODELS, gallery_folder)
+
+
+def table_rows(text: str, caption: str) -> list[list[str]]:
+    """The cells of the table with a caption that begins so, head first."""
+    _, found, rest = html.unescape(text).partition(f"<caption>{caption}")
+    assert found, f"no table {caption}"
+    rows = re.findall(r"<tr>(.*?)</tr>", rest[: rest.index("</table>")], re.DOTALL)
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
 
 
 def require_on_page(pictures: list[Picture], text: str) -> None:
@@ -149,6 +171,67 @@ def test_the_pages_show_the_columns_of_their_place(
                 "card" in column.places
             )
     assert set(cards) == {result.training["run"] for result in TWO_MODELS.results}
+
+
+def test_the_page_says_what_each_model_is(
+    pictures: list[Picture], gallery_folder: Path, compose: Compose
+) -> None:
+    text = page(TWO_MODELS, pictures, gallery_folder, compose)
+
+    words = "convolution 28 x 28 x 64, max pooling 14 x 14 x 64, dropout, dense 10"
+    rows = table_rows(text, "The layers of each model")
+    assert [[row[0], row[2]] for row in rows[1:]] == [["cnn", words], ["lm", words]]
+
+
+def test_the_precision_that_was_used_stands_beside_the_one_asked_for(
+    pictures: list[Picture], gallery_folder: Path, compose: Compose
+) -> None:
+    text = page(TWO_MODELS, pictures, gallery_folder, compose)
+
+    head, row, _ = table_rows(text, "The recipe of each model")
+    assert dict(zip(head[2:], row[2:], strict=True)) == {
+        "precision asked for": "bfloat16",
+        "precision used": "float32",
+    }
+
+
+def test_a_single_run_has_an_interval_over_examples_alone_and_whole_mistakes(
+    tmp_path: Path, compose: Compose
+) -> None:
+    comparison = a_comparison({"lm": [30], "cnn": [2]})
+    text = page(comparison, [], tmp_path, compose)
+    several = page(TWO_MODELS, [], tmp_path, compose)
+
+    heads = {"95 % over seeds", "standard deviation"}
+    head, best, _ = table_rows(text, "Test accuracy")
+    assert heads.isdisjoint(head)
+    assert heads <= set(table_rows(several, "Test accuracy")[0])
+    bounds = comparison.verdict.scores[0].over_examples
+    assert best[head.index("95 % over examples")] == f"{bounds.low:.4f} to {bounds.high:.4f}"
+    mistakes = {cell for row in table_rows(text, "Mistakes in each")[1:] for cell in row[1:]}
+    assert all(cell.isdigit() for cell in mistakes)
+    assert any("." in cell for row in table_rows(several, "Mistakes in each") for cell in row[1:])
+
+
+def test_every_class_has_its_scores_for_each_model(tmp_path: Path, compose: Compose) -> None:
+    text = page(TWO_MODELS, [], tmp_path, compose)
+
+    for score, title in (("f1", "F1"), ("precision", "Precision"), ("recall", "Recall")):
+        head, *rows = table_rows(text, f"{title} of each class")
+        assert head == ["class", "images", "cnn", "lm"]
+        assert [row[0] for row in rows] == CLASSES
+        runs = [result.per_class for result in TWO_MODELS.results if result.model == "lm"]
+        means = np.mean([run[score] for run in runs], axis=0)
+        assert [row[3] for row in rows] == [f"{mean:.4f}" for mean in means]
+        assert [row[1] for row in rows] == [str(count) for count in runs[0]["examples"]]
+
+
+def test_of_many_classes_the_weakest_are_shown() -> None:
+    shown = tables.per_class(TWO_MODELS.results, most=3)["f1"]
+
+    everything = tables.per_class(TWO_MODELS.results, most=10)["f1"]
+    worst = everything[["lm", "cnn"]].mean(axis=1).sort_values().index[:3]
+    assert shown.index.tolist() == worst.tolist()
 
 
 def test_a_long_comparison_is_described_without_links() -> None:

@@ -1,11 +1,14 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from image_classification.comparison import verdict
+from image_classification.comparison.statistical_tests import Interval
 from image_classification.reporting import figures
 
 
@@ -40,6 +43,38 @@ def test_training_validation_and_test_accuracy_differ_in_dash() -> None:
     assert np.asarray(training.get_xdata()).tolist() == [1, 2, 3]
     assert np.asarray(validation.get_ydata()).tolist() == pytest.approx([0.8, 0.85, 0.9])
     assert set(np.asarray(test.get_ydata()).tolist()) == {0.88}
+
+
+def test_losses_differ_in_dash_on_a_logarithmic_scale() -> None:
+    losses = curves(1, 1).rename(columns={"accuracy": "loss", "val_accuracy": "val_loss"})
+    figure = drawn(figures.loss_by_epoch(losses, {"m0": 0.88}, "title"))
+    axes = figure.axes[0]
+    training, validation, test = axes.get_lines()
+
+    assert [line.get_linestyle() for line in (training, validation, test)] == ["--", "-", ":"]
+    assert np.asarray(validation.get_ydata()).tolist() == pytest.approx([0.8, 0.85, 0.9])
+    assert set(np.asarray(test.get_ydata()).tolist()) == {0.88}
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "loss (nats)")
+
+
+def shares(axes: Axes, low: float, high: float) -> float:
+    """The share of the height of a panel that lies between two values."""
+    ends = axes.transData.transform([(0, low), (0, high)])
+    return float(np.diff(axes.transAxes.inverted().transform(ends)[:, 1])[0])
+
+
+def test_98_and_99_4_per_cent_can_be_told_apart() -> None:
+    rows = curves(1, 1).assign(accuracy=[0.5, 0.98, 0.994], val_accuracy=[0.6, 0.985, 0.99])
+    by_epoch = drawn(figures.accuracy_by_epoch(rows, {"m0": 0.99}, "title"))
+    corrupted = pd.DataFrame(
+        {"model": "nn", "corruption": "blur", "strength": [0, 1, 2], "accuracy": [0.994, 0.98, 0.1]}
+    )
+    robustness = drawn(figures.robustness(corrupted, {"blur": "pixels"}))
+
+    for figure in (by_epoch, robustness):
+        assert shares(figure.axes[0], 0.98, 0.994) > 0.1
+        ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+        assert {"90%", "99%"} <= set(ticks)
 
 
 def test_curves_of_several_seeds_show_the_mean_and_the_spread() -> None:
@@ -77,16 +112,20 @@ def test_the_leaderboard_shows_every_score_and_the_interval_of_the_mean(seeds: i
     assert np.asarray(validation.get_offsets())[:, 0].tolist() == [0.991, 1.0]
     assert np.asarray(published.get_offsets())[:, 0].tolist() == [0.992, 0.993]
     bars = [np.asarray(line.get_xdata()).tolist() for line in figure.axes[0].get_lines()]
-    intervals = [score.over_seeds for score in scores if score.over_seeds]
-    assert bars[: len(intervals)] == [[interval.low, interval.high] for interval in intervals]
-    assert len(intervals) == (0 if seeds == 1 else 2)
+    intervals = [score.over_examples if seeds == 1 else score.over_seeds for score in scores]
+    assert bars[:2] == [[interval.low, interval.high] for interval in intervals if interval]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    over = "examples" if seeds == 1 else "seeds"
+    assert f"test: mean, 95 % interval over {over}" in labels
 
 
 def test_the_axis_of_the_leaderboard_is_no_longer_than_its_scores() -> None:
     rows = pd.DataFrame(
         {"model": ["cnn", "nn"], "test_accuracy": [0.998, 0.93], "validation_accuracy": 0.95}
     )
-    figure = drawn(figures.leaderboard(rows, judged(1).scores, {}))
+    within = Interval(0.94, 0.99)
+    scores = [replace(score, mean=0.95, over_examples=within) for score in judged(1).scores]
+    figure = drawn(figures.leaderboard(rows, scores, {}))
     axes = figure.axes[0]
 
     places = [

@@ -19,8 +19,8 @@ class Result:
     """What the stages wrote for one run.
 
     recipe: the values that were used.
-    training, metrics, costs, history, per_class, robustness: the contents of the files named in
-        `paths`.
+    training, metrics, costs, history, layers, per_class, robustness: the contents of the files
+        named in `paths`.
     probabilities: float32 (test examples, classes).
     """
 
@@ -32,6 +32,7 @@ class Result:
     metrics: dict[str, float]
     costs: dict[str, float]
     history: pd.DataFrame
+    layers: pd.DataFrame
     per_class: pd.DataFrame
     robustness: pd.DataFrame
     probabilities: NDArray[np.float32]
@@ -78,6 +79,7 @@ def read_result(model: str, seed: int, examples: int, classes: list[str]) -> Res
         metrics=readers.read_numbers(evaluation / paths.METRICS_FILE, None, evaluate_again),
         costs=readers.read_numbers(evaluation / paths.COSTS_FILE, None, evaluate_again),
         history=tables.read_history(training / paths.HISTORY_FILE, train_again),
+        layers=tables.read_layers(training / paths.LAYERS_FILE, train_again),
         per_class=tables.read_table(
             evaluation / paths.PER_CLASS_FILE,
             {"class": str, **scores, "examples": int},

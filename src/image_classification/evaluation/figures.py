@@ -9,15 +9,58 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 COLOURS = seaborn.color_palette("colorblind")
 MARKERS = "osD^vPX*"
 SHEET_COLUMNS = 5  # images in a row
+ACCURACY = "accuracy (stretched towards 100 %)"
+LOWEST, HIGHEST = 0.05, 0.0005  # how far beyond 0 and 1 a stretched axis has its ends
+FEWEST_TICKS = 4
+TICKS = (  # of such an axis, from coarse to fine
+    (0.1, 0.5, 0.9, 0.99, 0.999),
+    (0, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999),
+    (
+        *(0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96),
+        *(0.97, 0.98, 0.985, 0.99, 0.992, 0.994, 0.996, 0.998, 0.999),
+    ),
+)
+
+
+def _stretch(accuracy: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Nearly a logit: 90 % and 99 % are about as far apart as 99 % and 99.9 %."""
+    accuracy = np.clip(accuracy, -LOWEST + 1e-6, 1 + HIGHEST - 1e-6)
+    return np.asarray(np.log10((LOWEST + accuracy) / (1 + HIGHEST - accuracy)))
+
+
+def _shrink(place: NDArray[np.floating]) -> NDArray[np.floating]:
+    odds = 10 ** np.asarray(place)
+    return np.asarray(((1 + HIGHEST) * odds - LOWEST) / (1 + odds))
+
+
+STRETCHED = (_stretch, _shrink)  # matplotlib's `functions` of a scale for accuracies from 0 to 1
+
+
+def accuracy_ticks(axis: Axis, limits: tuple[float, float]) -> None:
+    """Ticks in per cent on a stretched axis: the fewest that tell its values apart.
+
+    Args:
+        axis: of accuracies from 0 to 1.
+        limits: of the axis.
+    """
+    low, high = max(0.0, min(limits)), min(1.0, max(limits))
+    for ticks in TICKS:
+        shown = [tick for tick in ticks if low <= tick <= high]
+        if len(shown) >= FEWEST_TICKS:
+            break
+    shown = shown if len(shown) > 1 else [low, high]
+    axis.set_ticks(shown, [f"{round(100 * tick, 2):g}%" for tick in shown])
+    axis.set_minor_locator(NullLocator())
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -203,19 +246,28 @@ def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for panel in panels[len(tables) :]:
         panel.set_axis_off()
+    shown = [
+        table[column].min() for table in tables.values() for column in ("confidence", "accuracy")
+    ]
+    lowest = max(0.0, min(0.5, *shown) - 0.03)
     for index, (name, table) in enumerate(tables.items()):
         panel = panels[index]
-        panel.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+        panel.plot([lowest, 1], [lowest, 1], color="0.6", linewidth=1)
         share = table["examples"] / table["examples"].sum()
         colour = COLOURS[index % len(COLOURS)]
         panel.plot(table["confidence"], table["accuracy"], color=colour, linewidth=1)
-        panel.scatter(table["confidence"], table["accuracy"], 10 + 150 * share, color=colour)
+        panel.scatter(
+            table["confidence"], table["accuracy"], 10 + 150 * share, color=colour, clip_on=False
+        )
         panel.set_title(name, fontsize="medium")
-        panel.set_xlim(0, 1.03)
-        panel.set_ylim(-0.03, 1.03)
-        panel.xaxis.set_major_formatter(PercentFormatter(1))
-        panel.yaxis.set_major_formatter(PercentFormatter(1))
+        panel.set_xscale("function", functions=STRETCHED)
+        panel.set_yscale("function", functions=STRETCHED)
+        panel.set_xlim(lowest, 1)
+        panel.set_ylim(lowest, 1)
+        accuracy_ticks(panel.xaxis, (lowest, 1))
+        accuracy_ticks(panel.yaxis, (lowest, 1))
+        panel.tick_params("x", labelsize="x-small")
         panel.grid(alpha=0.3)
-    figure.supxlabel("confidence", fontsize="medium")
-    figure.supylabel("accuracy", fontsize="medium")
+    figure.supxlabel("confidence (stretched towards 100 %)", fontsize="medium")
+    figure.supylabel(ACCURACY, fontsize="medium")
     return figure

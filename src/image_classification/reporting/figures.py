@@ -9,16 +9,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from image_classification.comparison.verdict import Pair, Score
-from image_classification.evaluation.figures import COLOURS, MARKERS, epoch_axis, new_figure
+from image_classification.evaluation.figures import (
+    ACCURACY,
+    COLOURS,
+    MARKERS,
+    STRETCHED,
+    accuracy_ticks,
+    epoch_axis,
+    new_figure,
+)
 
 WIDTH = 6.0  # inches
-ACCURACIES = [0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999]  # possible ticks
+LOSSES = (1, 1.5, 2, 3, 5, 7)  # ticks of a decade
 
 
 def leaderboard(
@@ -28,12 +35,13 @@ def leaderboard(
 
     Args:
         rows: columns model, test_accuracy, validation_accuracy (0 to 1); one row per run.
-        scores: the models from top to bottom; the intervals shown are those over seeds.
+        scores: the models from top to bottom; the intervals shown are those over seeds,
+            and for single runs those over examples.
         published: test accuracies from 0 to 1 by model, one for each published run.
     """
     figure = new_figure(WIDTH, 1.6 + 0.5 * len(scores))
     axes = figure.subplots()
-    axes.set_xscale("function", functions=(_stretched, _unstretched))  # before limits are computed
+    axes.set_xscale("function", functions=STRETCHED)  # before limits are computed
     models = [score.model for score in scores]
     heights = rows["model"].map(models.index)
     for column, marker, colour, offset in (
@@ -58,23 +66,20 @@ def leaderboard(
     _draw_means(axes, scores)
     axes.set_yticks(range(len(models)), models)
     axes.invert_yaxis()
-    _accuracy_ticks(axes.xaxis, axes.get_xlim())
-    axes.set_xlabel("accuracy (stretched towards 100 %)")
+    accuracy_ticks(axes.xaxis, axes.get_xlim())
+    axes.set_xlabel(ACCURACY)
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize="small")
     return figure
 
 
 def _draw_means(axes: Axes, scores: Sequence[Score]) -> None:
-    """The mean of each model with its interval over seeds, where it has one."""
+    """The mean of each model with its interval over seeds, or over examples for single runs."""
+    label = f"test: mean, 95 % interval over {'seeds' if scores[0].over_seeds else 'examples'}"
     for height, score in enumerate(scores):
-        if score.over_seeds:
-            axes.plot([score.over_seeds.low, score.over_seeds.high], [height] * 2, color="black")
-    known = [(score.mean, height) for height, score in enumerate(scores) if score.over_seeds]
-    if known:
-        means, heights = zip(*known, strict=True)
-        label = "test: mean, 95 % interval over seeds"
-        axes.plot(means, heights, "|k", markersize=10, label=label)
+        interval = score.over_seeds or score.over_examples
+        axes.plot([interval.low, interval.high], [height] * 2, "k", label="" if height else label)
+    axes.plot([score.mean for score in scores], range(len(scores)), "|k", markersize=10)
 
 
 def differences(pairs: Sequence[Pair]) -> Figure:
@@ -131,11 +136,48 @@ def accuracy_by_epoch(
     """
     figure = new_figure(WIDTH, 4.2)
     axes = figure.subplots()
+    axes.set_yscale("function", functions=STRETCHED)
+    tests = {model: f"{accuracy:.2%}" for model, accuracy in test_accuracy.items()}
+    _draw_curves(axes, curves, "accuracy", test_accuracy, tests)
+    accuracy_ticks(axes.yaxis, axes.get_ylim())
+    axes.set_ylabel(ACCURACY)
+    axes.set_title(f"{title}: accuracy")
+    return figure
+
+
+def loss_by_epoch(curves: pd.DataFrame, test_loss: Mapping[str, float], title: str) -> Figure:
+    """Loss in nats against epoch, on a logarithmic scale; else as `accuracy_by_epoch`.
+
+    Args:
+        curves: columns model, epoch (from 0), loss, val_loss; one row per run and epoch.
+        test_loss: by model, the mean.
+        title: of the figure.
+    """
+    figure = new_figure(WIDTH, 4.2)
+    axes = figure.subplots()
+    axes.set_yscale("log")
+    tests = {model: f"{loss:.4f}" for model, loss in test_loss.items()}
+    _draw_curves(axes, curves, "loss", test_loss, tests)
+    axes.yaxis.set_major_locator(LogLocator(subs=LOSSES))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylabel("loss (nats)")
+    axes.set_title(f"{title}: loss")
+    return figure
+
+
+def _draw_curves(
+    axes: Axes,
+    curves: pd.DataFrame,
+    quantity: str,
+    tested: Mapping[str, float],
+    texts: Mapping[str, str],
+) -> None:
     for index, (name, history) in enumerate(curves.groupby("model", sort=False)):
         style = _style(index)
         for column, dash, label in (
-            ("accuracy", "--", "training"),
-            ("val_accuracy", "-", "validation"),
+            (quantity, "--", "training"),
+            (f"val_{quantity}", "-", "validation"),
         ):
             spread = history.groupby("epoch")[column].agg(["mean", "min", "max"])
             epochs = spread.index + 1
@@ -143,14 +185,10 @@ def accuracy_by_epoch(
             axes.fill_between(
                 epochs, spread["min"], spread["max"], color=style["color"], alpha=0.15, linewidth=0
             )
-        test = test_accuracy[str(name)]
-        axes.axhline(test, linestyle=":", color=style["color"], label=f"{name} test {test:.2%}")
-    axes.set_ylabel("accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    axes.set_title(title)
+        label = f"{name} test {texts[str(name)]}"
+        axes.axhline(tested[str(name)], linestyle=":", color=style["color"], label=label)
     epoch_axis(axes)
     axes.legend(fontsize="small")
-    return figure
 
 
 def robustness(rows: pd.DataFrame, units: Mapping[str, str]) -> Figure:
@@ -167,6 +205,7 @@ def robustness(rows: pd.DataFrame, units: Mapping[str, str]) -> Figure:
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for panel in panels[len(units) :]:
         panel.set_axis_off()
+    panels[0].set_yscale("function", functions=STRETCHED)  # the panels share it
     for panel, (kind, unit) in zip(panels, units.items(), strict=False):
         of_kind = rows[rows["corruption"] == kind]
         for index, (name, chosen) in enumerate(of_kind.groupby("model", sort=False)):
@@ -178,9 +217,9 @@ def robustness(rows: pd.DataFrame, units: Mapping[str, str]) -> Figure:
             )
         panel.set_title(kind, fontsize="medium")
         panel.set_xlabel(unit, fontsize="small")
-        panel.set_ylim(0, 1.02)
-        panel.yaxis.set_major_formatter(PercentFormatter(1))
         panel.grid(alpha=0.3)
+    accuracy_ticks(panels[0].yaxis, panels[0].get_ylim())
+    figure.supylabel(ACCURACY, fontsize="medium")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, fontsize="small")
     return figure
@@ -199,13 +238,13 @@ def costs(rows: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
         best = rows[pareto(rows[column].to_numpy(), rows["test_accuracy"].to_numpy())]
         best = best.sort_values(column)
         panel.set_xscale("log")
-        panel.set_yscale("function", functions=(_stretched, _unstretched))
+        panel.set_yscale("function", functions=STRETCHED)
         panel.step(best[column], best["test_accuracy"], where="post", color="0.6", zorder=1)
         for index, row in enumerate(rows.to_dict("records")):
             style = _style(index)
             panel.plot(row[column], row["test_accuracy"], linestyle="", **style, label=row["model"])
         panel.margins(x=0.15, y=0.15)
-        _accuracy_ticks(panel.yaxis, panel.get_ylim())
+        accuracy_ticks(panel.yaxis, panel.get_ylim())
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter("{x:g}")
@@ -235,20 +274,3 @@ def pareto(costs: NDArray[np.floating], values: NDArray[np.floating]) -> NDArray
 
 def _style(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-
-
-def _stretched(accuracy: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A scale on which 90 % and 99 % are about as far apart as 99 % and 99.9 %."""
-    return np.asarray(-np.log10(np.maximum(1.0005 - accuracy, 1e-6)))
-
-
-def _unstretched(place: NDArray[np.floating]) -> NDArray[np.floating]:
-    return np.asarray(1.0005 - 10 ** -np.asarray(place))
-
-
-def _accuracy_ticks(axis: Axis, limits: tuple[float, float]) -> None:
-    low, high = sorted(limits)
-    shown = [tick for tick in ACCURACIES if low <= tick <= high]
-    axis.set_major_locator(FixedLocator(shown if len(shown) > 1 else [low, high]))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(PercentFormatter(1))

@@ -68,7 +68,8 @@ def draw(
 
     Args:
         comparison: what to show.
-        curves: columns model, epoch, accuracy, val_accuracy; one row per run and epoch.
+        curves: columns model, epoch, accuracy, val_accuracy, loss, val_loss; one row per run and
+            epoch.
         images: uint8 (test examples, height, width, channels).
         published: test accuracies from 0 to 1, by model.
     """
@@ -105,7 +106,7 @@ def _scores(comparison: Comparison, published: Mapping[str, Sequence[float]]) ->
             "leaderboard",
             "leaderboard",
             f"Mean test accuracy: {means}.",
-            "Each run, the mean on test, and the published results.",
+            "Each run on validation and on test, and the published results.",
         ),
         figures.leaderboard(
             pd.DataFrame([entry.row() for entry in comparison.entries]), judged.scores, published
@@ -115,15 +116,24 @@ def _scores(comparison: Comparison, published: Mapping[str, Sequence[float]]) ->
 
 def _curves(comparison: Comparison, curves: pd.DataFrame) -> Pictures:
     accuracy = {score.model: score.mean for score in comparison.verdict.scores}
+    loss = {str(model): float(mean) for model, mean in comparison.means()["test_loss"].items()}
     for family, models in comparison.families().items():
-        chosen = curves[curves["model"].isin(models)]
+        chosen, name = curves[curves["model"].isin(models)], family.replace(" ", "_")
         yield (
             Picture(
                 "curves",
-                f"accuracy_{family.replace(' ', '_')}",
+                f"accuracy_{name}",
                 f"Training, validation and test accuracy against the epoch: {family}.",
             ),
             figures.accuracy_by_epoch(chosen, accuracy, family),
+        )
+        yield (
+            Picture(
+                "curves",
+                f"loss_{name}",
+                f"Training, validation and test loss against the epoch: {family}.",
+            ),
+            figures.loss_by_epoch(chosen, loss, family),
         )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from PIL import Image
 
 from image_classification.comparison import error_analysis, leaderboard, verdict_text
@@ -21,10 +20,12 @@ from image_classification.comparison.summary import Comparison
 from image_classification.comparison.verdict import Pair
 from image_classification.core.config import DataConfig
 from image_classification.evaluation import corruptions
+from image_classification.reporting import tables
 from image_classification.reporting.gallery import Picture
 
 TEMPLATES = Path(__file__).parent / "templates"
 ORIGIN = ("git.commit", "git.dirty", "dvc.data", "machine", "precision")  # in training.json
+MOST_CLASSES = 20  # that the report lists
 WEAKEST = 3  # classes that a model card lists
 LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag
 
@@ -63,9 +64,6 @@ def html(
         folder: that holds them as PNG files.
         links: to MLflow's pages; None when MLflow could not be asked for them.
     """
-    robustness = pd.DataFrame(
-        [{"model": result.model, **result.robustness_means()} for result in comparison.results]
-    )
     origin = {
         key: sorted({_origin(result)[key] for result in comparison.results}) for key in ORIGIN
     }
@@ -74,8 +72,10 @@ def html(
         **vars(comparison),
         means=comparison.means().to_dict("index"),
         published={entry.model: entry.published_test_accuracy for entry in comparison.entries},
-        robustness=robustness.groupby("model").mean(),
-        recipes={result.model: result.recipe for result in comparison.results},
+        robustness=tables.robustness(comparison.results),
+        recipes=tables.recipes(comparison.results),
+        architectures=tables.architectures(comparison.results),
+        per_class=tables.per_class(comparison.results, MOST_CLASSES),
         settings=settings,
         split_per_seed=data.split_per_seed,
         commit=commit,
