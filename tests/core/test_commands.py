@@ -8,6 +8,8 @@ import pytest
 import yaml
 from conftest import Project
 
+from image_classification.core.command import command_line
+
 COMMAND = (sys.executable, "-m", "image_classification")
 HEAVY = {"tensorflow", "keras", "mlflow", "sklearn", "matplotlib"}  # seconds each to import
 
@@ -57,6 +59,46 @@ def test_a_bad_command_line_is_one_line(
 ) -> None:
     assert said in refused(untouched, *COMMAND, "train", *overrides)
     assert not (untouched.root / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cfg", "job", "--package", "recipe"], "\nschedule: one_cycle\n"),
+        (["--cfg", "job", "--resolve"], "\noutput_dir: outputs/train-"),
+        (["--cfg", "job", "model=tiny_cnn", "-p", "model", "~model.layers.hidden"], "Conv2D"),
+        (["--cfg", "hydra"], "\n    dir: outputs/"),
+        (["--hydra-help"], "== Flags =="),
+        (["--info"], "Installed Hydra Plugins"),
+        (["--version"], "Hydra 1."),
+        (["-sc", "install=bash"], "hydra_bash_completion"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_hydras_own_flags_work(untouched: Project, words: list[str], said: str) -> None:
+    assert said in untouched.must("hydra", *words)
+
+
+def test_params_yaml_stands_beside_the_overrides_wherever_the_flags_are() -> None:
+    params = {"seeds": [0], "recipe": {"epochs": 2}}
+    words = ["-p", "recipe", "model=nn", "--cfg", "job", "recipe.epochs=3"]
+
+    line = command_line(words, params)
+
+    assert line == ["seeds=[0]", "model=nn", "recipe.epochs=3", "-p", "recipe", "--cfg", "job"]
+
+
+def test_a_setting_cannot_be_removed(untouched: Project) -> None:
+    said = refused(untouched, "hydra", "~recipe.warm_up", "--cfg", "job")
+
+    assert said.startswith("error: recipe.warm_up: a setting can be changed, not removed")
+
+
+@pytest.mark.parametrize("words", ["-sc install=bash", "--info all", "--help", "--cfg job"])
+def test_output_that_nobody_reads_is_no_error(untouched: Project, words: str) -> None:
+    piped = untouched.run("bash", "-c", f"hydra {words} | true")
+
+    assert piped.stderr == ""
 
 
 def test_a_bad_params_yaml_is_one_line(project: Project) -> None:

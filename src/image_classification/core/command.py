@@ -6,12 +6,13 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from image_classification.core import paths, readers
@@ -46,12 +47,13 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
         signal.signal(signal.SIGINT, _terminate)
     _end_with_dvc()
+    _end_without_reader(sys.argv[1:])
     gc.set_threshold(100_000)  # at 700 the collector takes a fifth of TensorFlow's import
     atexit.register(gc.freeze)  # and goes through everything once more when Python ends
     with one_line_errors():
         os.chdir(paths.project_root())
         params = readers.read_mapping(paths.PARAMS, SETTINGS_HINT)
-        sys.argv[1:] = with_params(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
+        sys.argv[1:] = command_line(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
         conf = str(paths.CONF.resolve())
         try:
             hydra.main(version_base="1.3", config_path=conf, config_name="config")(job)()
@@ -60,6 +62,32 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
                 raise
             raise rejected(sys.argv[1:], error) from error
     sys.exit(max(codes))
+
+
+def command_line(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
+    """What Hydra is given: the settings in one piece, params.yaml's first, then Hydra's flags.
+
+    Args:
+        arguments: Hydra's flags and overrides, in any order.
+        params: see `with_params`.
+    """
+    parsed, _ = get_args_parser().parse_known_intermixed_args(arguments)
+    if parsed.hydra_help or parsed.shell_completion:  # these know no settings
+        return arguments
+    flags = list(arguments)
+    for override in parsed.overrides:
+        flags.remove(override)
+    # Only a job that runs has an output folder of its own.
+    shown = ["output_dir=${hydra:run.dir}"] if parsed.resolve else []
+    return [*with_params([*shown, *parsed.overrides], params), *flags]
+
+
+def _end_without_reader(arguments: list[str]) -> None:
+    """Have what only shows something end like other programs when its reader does (`| head`)."""
+    parsed, _ = get_args_parser().parse_known_intermixed_args(arguments)
+    shows = (parsed.help, parsed.hydra_help, parsed.cfg, parsed.info, parsed.shell_completion)
+    if any(shows):  # a run must live on when a connection closes, which sends the same signal
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _end_with_dvc() -> None:
