@@ -88,6 +88,22 @@ def test_params_yaml_stands_beside_the_overrides_wherever_the_flags_are() -> Non
     assert line == ["seeds=[0]", "model=nn", "recipe.epochs=3", "-p", "recipe", "--cfg", "job"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["hydra", "recipe.epochs=-1"],  # refused by the configuration
+        ["hydra", "model=tiny_lm"],  # refused by the stage: there is no data
+        [*COMMAND, "evaluate", "-m", "model=tiny_lm,tiny_cnn"],
+    ],
+    ids=" ".join,
+)
+def test_a_failed_command_leaves_no_empty_folder(untouched: Project, command: list[str]) -> None:
+    refused(untouched, *command)
+
+    assert not (untouched.root / "outputs").exists()
+    assert not list(untouched.root.glob("multirun/*/*-tiny_*"))
+
+
 def test_a_setting_cannot_be_removed(untouched: Project) -> None:
     said = refused(untouched, "hydra", "~recipe.warm_up", "--cfg", "job")
 

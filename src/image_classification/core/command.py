@@ -8,17 +8,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from image_classification.core import paths, readers
 from image_classification.core.compose import SETTINGS_HINT, typed, with_params
 from image_classification.core.config import Config
 from image_classification.core.errors import explain, rejected
+from image_classification.core.files import remove_empty
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the death of the parent process shall send
 _signals: list[int] = []  # that asked this process to end
@@ -39,8 +42,11 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     def job(composed: DictConfig) -> None:
         nonlocal started
         started = True
-        with one_line_errors():  # within Hydra, which would add a line of its own
-            codes.append(task(typed(composed)) or 0)
+        try:
+            with one_line_errors():  # within Hydra, which would add a line of its own
+                codes.append(task(typed(composed)) or 0)
+        finally:  # Hydra has made a folder for every job, whatever comes of it
+            remove_empty(Path(HydraConfig.get().runtime.output_dir))
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing them
     signal.signal(signal.SIGTERM, _terminate)
