@@ -17,8 +17,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from image_classification.core import paths, readers
-from image_classification.core.compose import SETTINGS_HINT, typed, with_params
+from image_classification.core import paths, readers, settings_help
+from image_classification.core.compose import SETTINGS_HINT, compose, typed, with_params
 from image_classification.core.config import Config
 from image_classification.core.errors import explain, rejected
 from image_classification.core.files import remove_empty
@@ -53,11 +53,18 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
         signal.signal(signal.SIGINT, _terminate)
     _end_with_dvc()
-    _end_without_reader(sys.argv[1:])
+    flags, _ = get_args_parser().parse_known_intermixed_args()
+    if any((flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)):
+        # What only shows something ends with its reader (`| head`). A run must live on when a
+        # connection closes, which sends the same signal.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     gc.set_threshold(100_000)  # at 700 the collector takes a fifth of TensorFlow's import
     atexit.register(gc.freeze)  # and goes through everything once more when Python ends
     with one_line_errors():
         os.chdir(paths.project_root())
+        if flags.help:
+            print(settings_help.page(stage, compose(*flags.overrides)))
+            sys.exit()
         params = readers.read_mapping(paths.PARAMS, SETTINGS_HINT)
         sys.argv[1:] = command_line(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
         conf = str(paths.CONF.resolve())
@@ -86,14 +93,6 @@ def command_line(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
     # Only a job that runs has an output folder of its own.
     shown = ["output_dir=${hydra:run.dir}"] if parsed.resolve else []
     return [*with_params([*shown, *parsed.overrides], params), *flags]
-
-
-def _end_without_reader(arguments: list[str]) -> None:
-    """Have what only shows something end like other programs when its reader does (`| head`)."""
-    parsed, _ = get_args_parser().parse_known_intermixed_args(arguments)
-    shows = (parsed.help, parsed.hydra_help, parsed.cfg, parsed.info, parsed.shell_completion)
-    if any(shows):  # a run must live on when a connection closes, which sends the same signal
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _end_with_dvc() -> None:
