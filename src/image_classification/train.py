@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 from hydra.core.hydra_config import HydraConfig
 
-from image_classification.core import paths
+from image_classification.core import paths, readers
 from image_classification.core.command import end_if_interrupted, is_interrupted
 from image_classification.core.compose import GROUPS
 from image_classification.core.config import Config, defining, flatten
@@ -49,9 +49,11 @@ def main(config: Config) -> int:
     """Train one model; in a sweep, unless a finished run has done so."""
     name = paths.run_name(config.model.name, config.seed)
     print(f"{sweep.position(config, name)}{name}", flush=True)
-    run_id = _finished_run(config) if sweep.is_job() else None
-    if run_id:
-        print(f"skipped: MLflow run {run_id} has trained {name}")
+    finished = _finished_run(config) if sweep.is_job() else None
+    if finished:
+        run_id, key = finished
+        place = _model_here(key) or f"runs:/{run_id}/{name}"
+        print(f"skipped: MLflow run {run_id} has trained {name}; its model is {place}")
         return 0
     train(config)
     print(f"{name} is in {config.output_dir}")
@@ -108,13 +110,24 @@ def train(config: Config) -> TrainedModel:
     return trained
 
 
-def _finished_run(config: Config) -> str | None:
+def _finished_run(config: Config) -> tuple[str, str] | None:
     key = provenance.training_key(config, dvc_hash(paths.SPLIT))
     try:
         return finished_run(config.data.name, key)
     except UnreachableError as error:
         print(f"{error}: training without knowing whether a run has done so", file=sys.stderr)
         return None
+
+
+def _model_here(key: str) -> Path | None:
+    """The file of a run's model, unless only MLflow has it; `key` is the run's."""
+    for folder in paths.logged_folders():
+        model = folder / paths.MODEL_FILE
+        with suppress(UserError):  # a damaged file of another run
+            training = readers.read_training(folder / paths.TRAINING_FILE, "train it again")
+            if training["run"] == key and model.is_file():
+                return model
+    return None
 
 
 def _require_writable(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """What a user can get wrong on the command line: one line on stderr, no traceback, nothing lost."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import yaml
 from conftest import Project
 
+from image_classification.__main__ import STAGES
+from image_classification.core.command import command_line
 from image_classification.core.tensorflow_log import has_gpu
 
 COMMAND = (sys.executable, "-m", "image_classification")
@@ -61,6 +64,62 @@ def test_a_bad_command_line_is_one_line(
     assert not (untouched.root / "mlflow.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cfg", "job", "--package", "recipe"], "\nschedule: one_cycle\n"),
+        (["--cfg", "job", "--resolve"], "\noutput_dir: outputs/train-"),
+        (["--cfg", "job", "model=tiny_cnn", "-p", "model", "~model.layers.hidden"], "Conv2D"),
+        (["--cfg", "hydra"], "\n    dir: outputs/"),
+        (["--hydra-help"], "== Flags =="),
+        (["--info"], "Installed Hydra Plugins"),
+        (["--version"], "Hydra 1."),
+        (["-sc", "install=bash"], "hydra_bash_completion"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_hydras_own_flags_work(untouched: Project, words: list[str], said: str) -> None:
+    assert said in untouched.must("hydra", *words)
+
+
+def test_params_yaml_stands_beside_the_overrides_wherever_the_flags_are() -> None:
+    params = {"seeds": [0], "recipe": {"epochs": 2}}
+    words = ["-p", "recipe", "model=nn", "--cfg", "job", "recipe.epochs=3"]
+
+    line = command_line(words, params)
+
+    assert line == ["seeds=[0]", "model=nn", "recipe.epochs=3", "-p", "recipe", "--cfg", "job"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["hydra", "recipe.epochs=-1"],  # refused by the configuration
+        ["hydra", "model=tiny_lm"],  # refused by the stage: there is no data
+        [*COMMAND, "evaluate", "-m", "model=tiny_lm,tiny_cnn"],
+    ],
+    ids=" ".join,
+)
+def test_a_failed_command_leaves_no_empty_folder(untouched: Project, command: list[str]) -> None:
+    refused(untouched, *command)
+
+    assert not (untouched.root / "outputs").exists()
+    assert not list(untouched.root.glob("multirun/*/*-tiny_*"))
+
+
+def test_a_setting_cannot_be_removed(untouched: Project) -> None:
+    said = refused(untouched, "hydra", "~recipe.warm_up", "--cfg", "job")
+
+    assert said.startswith("error: recipe.warm_up: a setting can be changed, not removed")
+
+
+@pytest.mark.parametrize("words", ["-sc install=bash", "--info all", "--help", "--cfg job"])
+def test_output_that_nobody_reads_is_no_error(untouched: Project, words: str) -> None:
+    piped = untouched.run("bash", "-c", f"hydra {words} | true")
+
+    assert piped.stderr == ""
+
+
 def test_a_bad_params_yaml_is_one_line(project: Project) -> None:
     params = project.root / "params.yaml"
     written = yaml.safe_load(params.read_text())
@@ -77,12 +136,12 @@ def test_outside_of_a_project_is_one_line(tmp_path: Path) -> None:
     assert "lies in no project" in refused(Project(tmp_path), *COMMAND, "train")
 
 
-@pytest.mark.parametrize("stage", ["download", "split", "train", "evaluate", "compare"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_help_is_there_without_tensorflow_or_mlflow(untouched: Project, stage: str) -> None:
     done, imported = run(untouched, *COMMAND, stage, "--help")
 
     assert done.returncode == 0
-    assert "recipe:" in done.stdout
+    assert re.search(r"^  data.name +tiny +name: the file of", done.stdout, re.MULTILINE)
     assert "hydra" in imported
     assert not imported & HEAVY
 

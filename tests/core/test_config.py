@@ -57,9 +57,9 @@ def test_a_model_may_not_take_an_alias_of_the_registry(compose: Compose) -> None
 def test_the_command_line_wins_over_params_yaml_and_params_yaml_over_conf() -> None:
     params = {"recipe": {"name": "fast", "epochs": 7, "batch_size": None}, "seeds": [0, 1]}
 
-    arguments = with_params(["-m", "model=nn,cnn", "recipe.epochs=3"], params)
+    overrides = with_params(["model=nn,cnn", "recipe.epochs=3"], params)
 
-    assert arguments == ["-m", 'recipe="fast"', "seeds=[0, 1]", "model=nn,cnn", "recipe.epochs=3"]
+    assert overrides == ['recipe="fast"', "seeds=[0, 1]", "model=nn,cnn", "recipe.epochs=3"]
 
 
 def test_a_group_has_the_same_name_for_hydra_and_dvc() -> None:

@@ -607,7 +607,7 @@ def test_params_yaml_values(tmp_path: Path) -> None:
         path.write_text(json.dumps(params))
         params = answer(lambda: readers.read_mapping(path, "fix it"))
         if isinstance(params, dict):
-            words = answer(lambda: composing.with_params(["-m", "model=nn", "seed=1"], params))
+            words = answer(lambda: composing.with_params(["model=nn", "seed=1"], params))
             assert isinstance(words, UserError | list)
 
     plain = st.dictionaries(st.text(max_size=8), VALUES, max_size=4)

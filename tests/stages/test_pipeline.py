@@ -3,6 +3,8 @@
 import html
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import mlflow
@@ -446,7 +448,10 @@ def test_a_sweep_has_one_parent_repeats_nothing_and_leaves_dvc_alone(trained_cop
     for number, name in enumerate(("tiny_lm-0", "tiny_cnn-0", "tiny_lm-0"), start=1):
         assert f"run {number} of 3: {name}" in said
     (first,) = (run.info.run_id for run in children if run.info.run_name == "tiny_lm-0")
-    assert f"skipped: MLflow run {first} has trained tiny_lm-0" in said
+    (model,) = trained_copy.root.glob("multirun/*/0-tiny_lm-0/model.keras")
+    place = model.relative_to(trained_copy.root)
+    assert f"skipped: MLflow run {first} has trained tiny_lm-0; its model is {place}\n" in said
+    assert not list(trained_copy.root.glob("multirun/*/2-*"))  # of the job that was skipped
     assert trained_copy.dvc_status() == {}
     assert trained_copy.must("git", "status", "--porcelain") == ""
 
@@ -454,12 +459,17 @@ def test_a_sweep_has_one_parent_repeats_nothing_and_leaves_dvc_alone(trained_cop
 @pytest.mark.slow
 def test_a_sweep_does_not_repeat_what_another_has_trained(trained_copy: Project) -> None:
     _, first = sweep(trained_copy, "model=tiny_lm,tiny_cnn")
+    shutil.rmtree(trained_copy.root / "multirun")
     said, second = sweep(trained_copy, "model=tiny_lm", "seed=range(0,2)")
 
     assert sorted(run.info.run_name for run in first) == NAMES
     assert [run.info.run_name for run in second] == ["tiny_lm-1"]
     (known,) = (run.info.run_id for run in first if run.info.run_name == "tiny_lm-0")
-    assert f"skipped: MLflow run {known} has trained tiny_lm-0" in said
+    model = f"runs:/{known}/tiny_lm-0"
+    assert f"skipped: MLflow run {known} has trained tiny_lm-0; its model is {model}\n" in said
+    store = f"sqlite:///{trained_copy.root / 'mlflow.db'}"
+    load = f"import mlflow; mlflow.pyfunc.load_model({model!r})"
+    trained_copy.must(sys.executable, "-c", load, MLFLOW_TRACKING_URI=store)
 
 
 def test_mlflow_run_trains_one_model_with_any_setting(trained_copy: Project) -> None:

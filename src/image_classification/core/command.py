@@ -6,18 +6,28 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from image_classification.core import paths, readers
-from image_classification.core.compose import SETTINGS_HINT, require_small_files, typed, with_params
+from image_classification.core import paths, readers, settings_help
+from image_classification.core.compose import (
+    SETTINGS_HINT,
+    compose,
+    require_small_files,
+    typed,
+    with_params,
+)
 from image_classification.core.config import Config
 from image_classification.core.errors import explain, rejected
+from image_classification.core.files import remove_empty
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the death of the parent process shall send
 _signals: list[int] = []  # that asked this process to end
@@ -38,21 +48,32 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     def job(composed: DictConfig) -> None:
         nonlocal started
         started = True
-        with one_line_errors():  # within Hydra, which would add a line of its own
-            codes.append(task(typed(composed)) or 0)
+        try:
+            with one_line_errors():  # within Hydra, which would add a line of its own
+                codes.append(task(typed(composed)) or 0)
+        finally:  # Hydra has made a folder for every job, whatever comes of it
+            remove_empty(Path(HydraConfig.get().runtime.output_dir))
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing them
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
         signal.signal(signal.SIGINT, _terminate)
     _end_with_dvc()
+    flags, _ = get_args_parser().parse_known_intermixed_args()
+    if any((flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)):
+        # What only shows something ends with its reader (`| head`). A run must live on when a
+        # connection closes, which sends the same signal.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     gc.set_threshold(100_000)  # at 700 the collector takes a fifth of TensorFlow's import
     atexit.register(gc.freeze)  # and goes through everything once more when Python ends
     with one_line_errors():
         os.chdir(paths.project_root())
         require_small_files()
+        if flags.help:
+            print(settings_help.page(stage, compose(*flags.overrides)))
+            sys.exit()
         params = readers.read_mapping(paths.PARAMS, SETTINGS_HINT)
-        sys.argv[1:] = with_params(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
+        sys.argv[1:] = command_line(sys.argv[1:], {"hydra": {"job": {"name": stage}}, **params})
         conf = str(paths.CONF.resolve())
         try:
             hydra.main(version_base="1.3", config_path=conf, config_name="config")(job)()
@@ -61,6 +82,24 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
                 raise
             raise rejected(sys.argv[1:], error) from error
     sys.exit(max(codes))
+
+
+def command_line(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
+    """What Hydra is given: the settings in one piece, params.yaml's first, then Hydra's flags.
+
+    Args:
+        arguments: Hydra's flags and overrides, in any order.
+        params: see `with_params`.
+    """
+    parsed, _ = get_args_parser().parse_known_intermixed_args(arguments)
+    if parsed.hydra_help or parsed.shell_completion:  # these know no settings
+        return arguments
+    flags = list(arguments)
+    for override in parsed.overrides:
+        flags.remove(override)
+    # Only a job that runs has an output folder of its own.
+    shown = ["output_dir=${hydra:run.dir}"] if parsed.resolve else []
+    return [*with_params([*shown, *parsed.overrides], params), *flags]
 
 
 def _end_with_dvc() -> None:

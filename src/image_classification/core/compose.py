@@ -69,32 +69,29 @@ def compose(*overrides: str) -> Config:
     return typed(composed)
 
 
-def with_params(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
-    """A command line preceded by what params.yaml says and the command line does not.
+def with_params(overrides: list[str], params: Mapping[str, Any]) -> list[str]:
+    """Overrides preceded by what params.yaml says and they do not.
 
     `recipe.name=notebook` becomes Hydra's `recipe=notebook`: a setting has one name for all tools.
 
     Args:
-        arguments: Hydra's flags and overrides.
+        overrides: in Hydra's grammar, without flags.
         params: the contents of params.yaml; nulls are left to conf/.
 
     Raises:
         UserError: a key of params.yaml is none that Hydra could know.
     """
     group_name = re.compile(rf"^({'|'.join(GROUPS)})\.name=")
-    arguments = [group_name.sub(r"\1=", argument) for argument in arguments]
-    given = {argument.partition("=")[0] for argument in arguments}
+    overrides = [group_name.sub(r"\1=", override) for override in overrides]
+    given = {override.partition("=")[0] for override in overrides}
     settings = [(key, value) for key, value in flatten(params) if value is not None]
     for key, _ in settings:
         if not re.fullmatch(r"[A-Za-z_][\w.@/-]*", key):
             raise UserError(
                 f"{paths.PARAMS}: {key!r:.50} cannot be the name of a setting: {SETTINGS_HINT}"
             )
-    overrides = [group_name.sub(r"\1=", f"{key}={_word(value)}") for key, value in settings]
-    first = next((i for i, word in enumerate(arguments) if re.match(r"[^-].*=", word)), None)
-    position = len(arguments) if first is None else first
-    extra = [override for override in overrides if override.partition("=")[0] not in given]
-    return [*arguments[:position], *extra, *arguments[position:]]
+    words = [group_name.sub(r"\1=", f"{key}={_word(value)}") for key, value in settings]
+    return [*(word for word in words if word.partition("=")[0] not in given), *overrides]
 
 
 def _word(value: object) -> str:

@@ -34,6 +34,8 @@ def _explain_hydra(error: Exception) -> str:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
         known = ", ".join(sorted(str(name) for name in cause.parent_node))
         return f"unknown key {' '.join(str(key).split())}; known here: {known}"
+    if key and "does not support deletion" in text:
+        return f"{key}: a setting can be changed, not removed: give {key}=VALUE instead of ~{key}"
     return f"{key}: {text}" if key else text
 
 

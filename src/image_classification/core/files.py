@@ -46,6 +46,17 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing, and those above it, up to the working folder."""
+    for path in (folder, *folder.parents):
+        if path == Path.cwd() or not folder.is_relative_to(Path.cwd()):
+            return
+        try:
+            path.rmdir()
+        except OSError:  # there is something in it
+            return
+
+
 def sync_to_disk(path: Path) -> None:
     """Make a file's contents, or a folder's names, survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)

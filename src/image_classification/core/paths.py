@@ -10,6 +10,7 @@ CONF = Path("conf")
 PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 SOURCE = Path("src/image_classification")
+SETTINGS_PAGE = Path("docs/settings.md")
 
 RAW = Path("data/raw")
 SPLIT = Path("data/split")

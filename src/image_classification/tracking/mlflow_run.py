@@ -254,8 +254,12 @@ def end(run: MlflowRun, event: Event) -> None:
             run.client.delete_tag(run.run_id, key)
 
 
-def finished_run(experiment: str, training_key: str) -> str | None:
-    """The id of a finished run of this very training (see provenance.training_key), if any.
+def finished_run(experiment: str, training_key: str) -> tuple[str, str] | None:
+    """The id and the key of a finished run of this very training, if there is one.
+
+    Args:
+        experiment: its name.
+        training_key: see provenance.training_key.
 
     Raises:
         UnreachableError: the store can't be reached.
@@ -267,4 +271,4 @@ def finished_run(experiment: str, training_key: str) -> str | None:
         found = mlflow.MlflowClient().search_runs([experiment_id], query, max_results=1)
     except (MlflowException, SQLAlchemyError) as error:
         raise mlflow_store.UnreachableError(f"the tracking store can't be used: {error}") from error
-    return str(found[0].info.run_id) if found else None
+    return (found[0].info.run_id, found[0].data.tags[RUN_KEY]) if found else None

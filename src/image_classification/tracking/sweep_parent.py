@@ -8,6 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from image_classification.core.command import one_line_errors
+from image_classification.core.files import remove_empty
 from image_classification.tracking import sweep
 
 
@@ -19,13 +20,14 @@ class SweepParent(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the parent run, and close it when the process ends."""
+        folder = Path(config.hydra.sweep.dir)
+        atexit.register(remove_empty, folder.resolve())  # the last to be called
         data = config.hydra.runtime.choices.data
         if config.hydra.job.name != "train" or data is None:  # several data sets: no experiment
             return
         # MLflow takes seconds to import, and Hydra imports this module for every command.
         from image_classification.tracking import live_run, outbox
 
-        folder = Path(config.hydra.sweep.dir)
         with one_line_errors():  # Hydra would turn an error into a warning and continue
             folder.mkdir(parents=True, exist_ok=True)
             fields = live_run.opening(data, f"sweep {folder.name}", {"sweep": "true"})
