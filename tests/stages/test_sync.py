@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,24 @@ def test_another_clone_restores_every_run_from_what_dvc_holds(
 
     assert sync.sync() == 0  # once more changes nothing
     assert contents(elsewhere.root / "mlflow.db") == before
+
+
+def test_files_that_mlflow_lost_come_back(
+    trained_copy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kill between two files leaves it: the events are there, some of their files are not."""
+    monkeypatch.chdir(trained_copy.root)
+    before = contents(trained_copy.root / "mlflow.db")
+    store = trained_copy.root / "mlartifacts"
+    names = ("training/history.csv", "evaluation/figures/layers.png", "requirements.txt")
+    lost = [next(store.rglob(name)) for name in names]
+    for path in lost:
+        path.unlink()
+    short = next(store.rglob("data/model.keras"))
+    short.write_bytes(b"cut short")
+
+    assert sync.sync() == 0
+
+    assert all(path.stat().st_size > 0 for path in lost)
+    assert zipfile.is_zipfile(short)
+    assert contents(trained_copy.root / "mlflow.db") == before

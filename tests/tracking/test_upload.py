@@ -1,6 +1,9 @@
 """How event logs reach MLflow, whatever state it, the disk or the outbox is in."""
 
+import os
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -312,6 +315,62 @@ def test_sync_copies_nothing_that_stays_where_it_is(
 def test_every_type_of_event_has_one_that_logs_it() -> None:
     assert {"run", "model", *uploader.HANDLERS} == set(event_log.FIELDS)
     assert not {"run", "model"} & set(uploader.HANDLERS)
+
+
+def test_a_file_that_vanishes_while_it_is_logged_is_not_taken_for_uploaded(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = logged_run(project / "it", {"type": "artifacts", "path": "training"})
+    for name in ("a.csv", "b.csv"):
+        (folder / name).write_text(name)
+    log_artifact = mlflow.MlflowClient.log_artifact
+
+    def removing(client: mlflow.MlflowClient, run_id: str, *place: str | None) -> None:
+        log_artifact(client, run_id, *place)
+        (folder / "b.csv").unlink()
+
+    with monkeypatch.context() as dvc_removes_the_folder:
+        dvc_removes_the_folder.setattr(mlflow.MlflowClient, "log_artifact", removing)
+        assert outbox.upload(folder, keep=False) == outbox.NOT_UPLOADED
+    (folder / "b.csv").write_text("b.csv")
+
+    assert outbox.upload(folder) == 0
+
+    (run,) = found()
+    listed = mlflow.MlflowClient().list_artifacts(run.info.run_id, "training")
+    assert [entry.path for entry in listed] == ["training/a.csv", "training/b.csv"]
+
+
+def test_an_interrupted_wait_does_not_take_an_upload_at_work_for_done(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(run: MlflowRun, event: Event) -> None:
+        started.set()
+        go_on.wait()
+
+    def interrupt(number: int, frame: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setitem(uploader.HANDLERS, "params", slow)
+    folder = logged_run(project / "it", {"type": "params", "values": {}})
+    logger = BackgroundLogger(folder)
+    for event in event_log.read(folder / "events.jsonl"):
+        logger.log(event)
+    assert started.wait(30)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        with pytest.raises(InterruptedError):
+            logger.finish("digest")
+        assert not logger.finish("digest", seconds=0.1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        go_on.set()
+
+    assert logger.finish("digest")
+    assert [run.info.status for run in found()] == ["FINISHED"]
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ class BackgroundLogger:
         self._finishing = False
         self._last_error = ""  # of MLflow, while it is down
         self._fault: BaseException | None = None  # of this project
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+        self._stopped = threading.Event()
+        threading.Thread(target=self._work, daemon=True).start()
 
     def log(self, event: Event, model: Any = None) -> None:
         """Log an event after those before it; with its model, if that is in memory."""
@@ -49,10 +49,11 @@ class BackgroundLogger:
         with self._changed:
             self._digest, self._finishing = digest, True
             self._changed.notify()
-        self._thread.join(seconds)
+        # Thread.join of Python 3.11, interrupted by a signal, takes a thread at work for ended.
+        stopped = self._stopped.wait(seconds)
         if self._fault:
             raise self._fault
-        return not (self._last_error or self._thread.is_alive())
+        return stopped and not self._last_error
 
     def _work(self) -> None:
         uploader = Uploader(self._folder)
@@ -72,6 +73,8 @@ class BackgroundLogger:
             self._last_error = cause_of(error)
         except BaseException as error:  # a thread has nobody to raise to
             self._fault = error
+        finally:
+            self._stopped.set()
 
     def _next_batch(self) -> list[Event]:
         """The next events: many of metrics, or one of another type; none when all is logged."""

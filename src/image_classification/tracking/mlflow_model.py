@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import json
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,30 +18,58 @@ from mlflow.types import Schema, TensorSpec
 from image_classification.core import paths
 from image_classification.tracking import mlflow_store
 from image_classification.tracking.event_log import Event
-from image_classification.tracking.mlflow_run import MlflowRun
+from image_classification.tracking.mlflow_run import MlflowRun, file_sizes
+from image_classification.tracking.mlflow_tags import MODEL_FILES
 
 REQUIREMENTS = ("tensorflow", "keras", "numpy")  # of a logged model
 
 
 def log_model(run: MlflowRun, event: Event, model: Any = None) -> None:
-    """Log the model of a run, once.
+    """Log the model of a run, once; what a finished one lacks is added to it.
 
     Args:
         run: to log it to.
         event: of the type `model`.
         model: a keras.Model, if it is in memory; else it is loaded from the folder of the run.
     """
+    finished = None
     for known in run.models(run.run_id):
         if known.status == LoggedModelStatus.READY:
-            return
-        run.client.delete_logged_model(known.model_id)  # cut short by an outage
+            finished = known
+        else:
+            run.client.delete_logged_model(known.model_id)  # cut short by an outage
+    if finished and _is_whole(run, finished):
+        return
     if model is None:
         model = _load(run, event)
-    examples = np.load(run.folder / paths.EXAMPLES_FILE, allow_pickle=False)
+    with contextlib.redirect_stdout(io.StringIO()):  # Keras' progress bar for the examples
+        if finished:  # versions may point at it
+            _add_files(run, finished, {"model": model, **_description(run, event)})
+        else:
+            _log_new(run, event, {"model": model, **_description(run, event)})
+
+
+def has_model(run: MlflowRun, event: Event) -> bool:
+    """Whether the run's model is in MLflow, with all its files in their sizes."""
+    finished = [m for m in run.models(run.run_id) if m.status == LoggedModelStatus.READY]
+    return bool(finished) and _is_whole(run, finished[0])
+
+
+def _description(run: MlflowRun, event: Event) -> dict[str, Any]:
+    """What MLflow's own functions take beside the model."""
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype("uint8"), (-1, *event["image_shape"]))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, event["classes"]))]),
     )
+    return {
+        "signature": signature,
+        "input_example": np.load(run.folder / paths.EXAMPLES_FILE, allow_pickle=False),
+        # Given, since MLflow would load the model in another process to find them out.
+        "pip_requirements": [f"{name}=={version(name)}" for name in REQUIREMENTS],
+    }
+
+
+def _log_new(run: MlflowRun, event: Event, described: dict[str, Any]) -> None:
     found = run.client.get_run(run.run_id).data
     logged = run.client.create_logged_model(
         run.experiment_id,
@@ -48,18 +78,40 @@ def log_model(run: MlflowRun, event: Event, model: Any = None) -> None:
         params=found.params,
         tags={k: value for k, value in found.tags.items() if k in mlflow_store.context_tags()},
     )
-    with contextlib.redirect_stdout(io.StringIO()):  # Keras' progress bar for the examples
-        Model.log(
-            artifact_path=None,
-            flavor=SimpleNamespace(save_model=_save),
-            model=model,
-            model_id=logged.model_id,
-            run_id=run.run_id,
-            signature=signature,
-            input_example=examples,
-            # Given, since MLflow would load the model in another process to find them out.
-            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-        )
+    Model.log(
+        artifact_path=None,
+        flavor=SimpleNamespace(save_model=_save),
+        model_id=logged.model_id,
+        run_id=run.run_id,
+        **described,
+    )
+    # After all files: a model without this tag may have been cut short.
+    run.client.set_logged_model_tags(logged.model_id, {MODEL_FILES: _files(run, logged.model_id)})
+
+
+def _add_files(run: MlflowRun, logged: Any, described: dict[str, Any]) -> None:
+    """Write the files of a finished model again, under the id that it has."""
+    known = Model(
+        artifact_path=logged.artifact_location,
+        run_id=run.run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        _save(str(folder), mlflow_model=known, **described)
+        run.client.log_model_artifacts(logged.model_id, str(folder))
+    run.client.set_logged_model_tags(logged.model_id, {MODEL_FILES: _files(run, logged.model_id)})
+
+
+def _is_whole(run: MlflowRun, logged: Any) -> bool:
+    return bool(logged.tags.get(MODEL_FILES) == _files(run, logged.model_id))
+
+
+def _files(run: MlflowRun, model_id: str) -> str:
+    """The paths and sizes in bytes of the files that MLflow holds of a model, as JSON."""
+    listed = run.client.list_logged_model_artifacts
+    return json.dumps(file_sizes(lambda path: listed(model_id, path)), sort_keys=True)
 
 
 def _save(path: str, **details: Any) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import mlflow
 from mlflow.entities import (
     Dataset,
     DatasetInput,
+    FileInfo,
     InputTag,
     LoggedModelInput,
     LoggedModelStatus,
@@ -213,11 +214,52 @@ def log_metrics(run: MlflowRun, events: Sequence[Event], model: str | None = Non
 
 
 def artifacts(run: MlflowRun, event: Event) -> None:
-    """Log the files of the folder, apart from the model, which is logged as one."""
-    for path in sorted(run.folder.rglob("*")):
-        if path.is_file() and path.name not in (paths.MODEL_FILE, paths.EVENTS_FILE):
-            place = Path(event["path"]) / path.parent.relative_to(run.folder)
-            run.client.log_artifact(run.run_id, str(path), None if place == Path() else str(place))
+    """Log the files of the folder, apart from the model, which is logged as one.
+
+    Raises:
+        OSError: one of them is gone by now.
+        UserError: there are none.
+    """
+    for path, place in _artifacts(run, event).items():
+        parent = None if place.parent == Path() else str(place.parent)
+        run.client.log_artifact(run.run_id, str(path), parent)
+
+
+def has_artifacts(run: MlflowRun, event: Event) -> bool:
+    """Whether all of these files are in MLflow, in their sizes.
+
+    Raises:
+        OSError, UserError: as `artifacts`.
+    """
+    expected = {str(place): path.stat().st_size for path, place in _artifacts(run, event).items()}
+    folder = None if event["path"] == "." else event["path"]
+    found = file_sizes(lambda path: run.client.list_artifacts(run.run_id, path), folder)
+    return expected.items() <= found.items()
+
+
+def _artifacts(run: MlflowRun, event: Event) -> dict[Path, Path]:
+    """The files of the folder and where in the run each of them goes."""
+    # Listed before the first is logged: one that vanishes meanwhile is an error, not left out.
+    found = {
+        path: Path(event["path"]) / inner
+        for path in sorted(run.folder.rglob("*"))
+        if path.is_file()
+        and not (inner := path.relative_to(run.folder)).parts[0].startswith(".")
+        and path.name not in (paths.MODEL_FILE, paths.EVENTS_FILE)
+    }
+    if not found:
+        raise UserError(f"{run.folder} holds none of its files any more")
+    return found
+
+
+def file_sizes(
+    listed: Callable[[str | None], Iterable[FileInfo]], folder: str | None = None
+) -> dict[str, int | None]:
+    """The sizes in bytes of the files in a folder of MLflow and in those below, by their paths."""
+    sizes: dict[str, int | None] = {}
+    for entry in listed(folder):
+        sizes |= file_sizes(listed, entry.path) if entry.is_dir else {entry.path: entry.file_size}
+    return sizes
 
 
 def tables(run: MlflowRun, event: Event) -> None:

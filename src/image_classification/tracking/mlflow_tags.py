@@ -6,6 +6,7 @@ from image_classification.tracking.provenance import DATA_HASH, TRAINING_KEY
 
 PREFIX = "mlflow.image_classification."  # MLflow's pages show no tag that begins with `mlflow.`
 RUN_KEY = f"{PREFIX}run.key"  # a run's name on disk
+MODEL_FILES = f"{PREFIX}model.files"  # paths and sizes of the files of a run's model
 UPLOADED = f"{PREFIX}events."  # begins the tag that remembers the digest of an event log
 
 PROCESS = ("process.host", "process.id", "process.started")  # of a run in progress

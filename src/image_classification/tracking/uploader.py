@@ -8,7 +8,7 @@ from typing import Any
 from image_classification.core import paths
 from image_classification.tracking import event_log, mlflow_run
 from image_classification.tracking.event_log import Event
-from image_classification.tracking.mlflow_model import log_model
+from image_classification.tracking.mlflow_model import has_model, log_model
 from image_classification.tracking.mlflow_registry import register_versions, set_aliases
 from image_classification.tracking.mlflow_run import MlflowRun
 from image_classification.tracking.mlflow_tags import UPLOADED
@@ -26,6 +26,11 @@ HANDLERS: dict[str, Callable[[MlflowRun, Event], None]] = {
     "aliases": set_aliases,
     "note": mlflow_run.note,
     "end": mlflow_run.end,
+}
+# Of the types whose files can be held against what is on disk.
+CHECKS: dict[str, Callable[[MlflowRun, Event], bool]] = {
+    "artifacts": mlflow_run.has_artifacts,
+    "model": has_model,
 }
 
 
@@ -68,17 +73,25 @@ class Uploader:
             HANDLERS[event["type"]](self._run, event)
 
     def log_all(self) -> None:
-        """Log all events of the folder, unless MLflow has them.
+        """Log all events of the folder, unless MLflow has them and the files that they name.
 
         Raises:
             mlflow_store.OUTAGES: as `log`; or the event log is damaged.
         """
+        digest = event_log.digest(self._folder)
         first, *others = event_log.read(self._folder / paths.EVENTS_FILE)
         self.log([first])
-        digest = event_log.digest(self._folder)
-        if not self.is_deleted and digest not in self._uploaded():
+        if self.is_deleted:
+            return
+        if digest in self._uploaded():
+            self.log([event for event in others if self._lacks_files(event)])
+        else:
             self.log(others)
             self.mark_uploaded(digest)
+
+    def _lacks_files(self, event: Event) -> bool:
+        has_files = CHECKS.get(event["type"])
+        return has_files is not None and not has_files(self._run, event)
 
     def mark_uploaded(self, digest: str) -> None:
         """Remember in MLflow that all events of the log with this digest have arrived."""
