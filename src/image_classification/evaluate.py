@@ -68,6 +68,7 @@ def evaluate(config: Config) -> Evaluation:
     """
     split = split_for_run(paths.SPLIT, config.data, config.seed)
     source = _training_folder(config)
+    _require_trained(source, config)
     training = _read_training(source)
     model = saved.load(source / paths.MODEL_FILE, training["model_sha256"])
     evaluation = _measure(model, split, _training_costs(training, source))
@@ -84,9 +85,15 @@ def _training_folder(config: Config) -> Path:
     return paths.RUNS / paths.run_name(config.model.name, config.seed)
 
 
-def _read_training(folder: Path) -> dict[str, Any]:
+def _require_trained(folder: Path, config: Config) -> None:
     if not (folder / paths.TRAINING_FILE).is_file():
-        raise UserError(f"{folder} holds no trained model: run `dvc repro train@{folder.name}`")
+        hint = f"run `dvc repro train@{folder.name}`"
+        if config.model.name not in config.models or config.seed not in config.seeds:
+            hint = f"put the model and the seed into {paths.PARAMS} and run `dvc repro`"
+        raise UserError(f"{folder} holds no trained model: {hint}")
+
+
+def _read_training(folder: Path) -> dict[str, Any]:
     return readers.read_training(folder / paths.TRAINING_FILE, _hint(folder))
 
 
