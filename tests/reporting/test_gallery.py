@@ -105,7 +105,7 @@ def pictures(gallery_folder: Path) -> list[Picture]:
 
 def table_rows(text: str, caption: str) -> list[list[str]]:
     """The cells of the table with a caption that begins so, head first."""
-    _, found, rest = html.unescape(text).partition(f"<caption>{caption}")
+    _, found, rest = html.unescape(text).partition(f"<caption><span>{caption}")
     assert found, f"no table {caption}"
     rows = re.findall(r"<tr>(.*?)</tr>", rest[: rest.index("</table>")], re.DOTALL)
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]

@@ -21,7 +21,7 @@ MARKERS = "osD^vPX*"
 SHEET_COLUMNS = 5  # images in a row
 ACCURACY = "accuracy (stretched towards 100 %)"
 LOWEST, HIGHEST = 0.05, 0.0005  # how far beyond 0 and 1 a stretched axis has its ends
-FEWEST_TICKS = 4
+FEWEST_TICKS = 3
 TICKS = (  # of such an axis, from coarse to fine
     (0.1, 0.5, 0.9, 0.99, 0.999),
     (0, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999),

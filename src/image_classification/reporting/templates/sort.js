@@ -25,6 +25,7 @@ function sort(head) {
 for (const head of document.querySelectorAll('th[scope="col"]')) {
   const button = document.createElement("button");
   button.type = "button";
+  button.title = "Sort by this column";
   button.append(...head.childNodes);
   button.addEventListener("click", () => sort(head));
   head.append(button);
