@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,19 +68,15 @@ def has_split(project: Project) -> bool:
 
 @contextmanager
 def hanging_mirror(project: Project) -> Iterator[None]:
-    """A mirror whose files never come: opening a pipe waits for somebody to write to it."""
+    """A mirror whose files do not come: it takes connections and does not answer."""
     description = project.root / "conf/data/tiny.yaml"
     before = description.read_text()
     contents = yaml.safe_load(before)
-    folder = project.root / "pipes"
-    folder.mkdir()
-    for file in contents["files"].values():
-        os.mkfifo(folder / file["name"])
-    contents["mirrors"] = [f"file://{folder}/{{name}}"]
-    description.write_text(yaml.safe_dump(contents))
-    yield
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        contents["mirrors"] = [f"http://127.0.0.1:{silent.getsockname()[1]}/{{name}}"]
+        description.write_text(yaml.safe_dump(contents))
+        yield
     description.write_text(before)
-    shutil.rmtree(folder)
 
 
 def download_of(dvc: subprocess.Popen[str], project: Project) -> psutil.Process:
