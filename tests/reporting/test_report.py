@@ -28,7 +28,7 @@ def page(trained: Project, browser: Browser) -> Iterator[Page]:
 def test_the_report_is_one_file_of_moderate_size(trained: Project) -> None:
     text = (trained.root / "reports/index.html").read_text()
 
-    assert len(text) < 3_000_000
+    assert len(text) < 1_000_000
     assert re.findall(r'src="(?!data:)[^"]*"|<(?!a )[^>]*href=[^>]*', text) == []
     assert text.count("<script") == text.count("<script>")  # none from elsewhere
 
@@ -198,7 +198,7 @@ def test_the_report_prints_everything_but_the_navigation(page: Page, tmp_path: P
     page.pdf(path=tmp_path / "report.pdf")
 
     pages = len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes()))
-    assert 3 <= pages <= 30
+    assert 3 <= pages <= 10
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
     runs = page.locator("details table").nth(1)

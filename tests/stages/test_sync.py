@@ -129,3 +129,24 @@ def test_files_that_mlflow_lost_come_back(
     assert all(path.stat().st_size > 0 for path in lost)
     assert zipfile.is_zipfile(short)
     assert contents(trained_copy.root / "mlflow.db") == before
+
+
+def test_a_copied_project_gets_a_store_of_its_own_and_leaves_the_original_alone(
+    trained: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(trained.root / "mlflow.db")
+    original = [trained.root / "mlflow.db", *(trained.root / "mlartifacts").rglob("*")]
+    times = [path.stat().st_mtime_ns for path in original]
+    copy = tmp_path / "copy"
+    shutil.copytree(trained.root, copy, symlinks=True)
+    monkeypatch.chdir(copy)
+
+    assert sync.sync() == 0
+
+    assert contents(copy / "mlflow.db") == before
+    assert [path.stat().st_mtime_ns for path in original] == times
+    client = mlflow.MlflowClient(f"sqlite:///{copy / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    models = client.search_logged_models([experiment.experiment_id])
+    assert [str(copy) in model.artifact_location for model in models] == [True, True]

@@ -1,15 +1,18 @@
 """The tracking store: where it is, and that it is made once."""
 
+import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import at_once
+from conftest import at_once, small_disk
 
 from image_classification.core.errors import UserError
+from image_classification.core.locks import locked
 from image_classification.tracking import mlflow_store, mlflow_tags
 
 
@@ -92,3 +95,121 @@ def test_a_database_whose_making_is_killed_without_a_word_is_an_outage(
 
     with pytest.raises(mlflow_store.UnreachableError, match=r"can't be made: .* died with"):
         mlflow_store.initialize(tmp_path / "mlflow.db")
+
+
+def copied_store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a project's store, which is in the folder `original`."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    shutil.copy(empty_store, original)
+    monkeypatch.chdir(original)
+    experiment = mlflow_store.connect("mine")
+    client = mlflow.MlflowClient()
+    client.log_text(client.create_run(experiment).info.run_id, "text", "it.txt")
+    shutil.copytree(original, copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    return copy
+
+
+def test_a_copied_store_is_set_aside_and_nothing_is_written_where_it_was(
+    tmp_path: Path,
+    empty_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = copied_store(tmp_path, empty_store, monkeypatch)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "original").rglob("*")}
+
+    experiment = mlflow_store.connect("mine")
+    client = mlflow.MlflowClient()
+    run = client.create_run(experiment)
+    client.log_text(run.info.run_id, "text", "it.txt")
+
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "original").rglob("*")} == before
+    assert (copy / "mlartifacts" / run.info.run_id / "artifacts/it.txt").is_file()
+    assert len(client.search_runs([experiment])) == 1
+    kept = sorted(path.name.partition("-mlf")[2] or "a" for path in copy.glob("quarantined-*"))
+    assert kept == ["a", "low.db"]  # the files of its runs, and the database
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"was made in {tmp_path / 'original'}" in said
+    assert "`image-classification sync` uploads every run" in said
+
+
+@pytest.mark.slow
+def test_processes_that_notice_a_copied_store_at_once_set_it_aside_once(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copied_store(tmp_path, empty_store, monkeypatch)
+
+    assert at_once(mlflow_store.connect, *[("mine",)] * 3) == [0] * 3
+
+    assert len(list(copy.glob("quarantined-*-mlflow.db"))) == 1
+
+
+@pytest.mark.parametrize("way", ["link to the project", "link to the database"])
+def test_a_store_that_is_reached_another_way_stays(
+    tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    copied_store(tmp_path, empty_store, monkeypatch)
+    original = tmp_path / "original"
+    if way == "link to the project":
+        (tmp_path / "link").symlink_to(original)
+        monkeypatch.chdir(tmp_path / "link")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/link/mlflow.db")
+    else:
+        (original / "mlflow.db").rename(tmp_path / "kept.db")
+        (original / "mlflow.db").symlink_to(tmp_path / "kept.db")
+        monkeypatch.chdir(original)
+
+    experiment = mlflow_store.connect("mine")
+
+    assert len(mlflow.MlflowClient().search_runs([experiment])) == 1
+    assert list(original.glob("quarantined-*")) == []
+
+
+def test_what_a_kill_left_of_a_new_database_is_removed_unless_one_is_being_made(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    shutil.copy(empty_store, tmp_path)
+    left = [tmp_path / f"mlflow.db.{'0a' * 16}{kind}" for kind in ("", "-journal", "-wal")]
+    for path in left:
+        path.touch()
+    (tmp_path / "mlflow.db.backup").touch()
+
+    with locked(tmp_path / ".mlflow.lock"):
+        mlflow_store.initialize(tmp_path / "mlflow.db")
+    assert all(path.exists() for path in left)
+
+    mlflow_store.initialize(tmp_path / "mlflow.db")
+    assert sorted(path.name for path in tmp_path.glob("mlflow*")) == [
+        "mlflow.db",
+        "mlflow.db.backup",
+    ]
+
+
+def test_a_database_that_cannot_be_written_is_one_line(empty_store: Path, tmp_path: Path) -> None:
+    """MLflow prints hundreds of lines of tracebacks for each call."""
+    code = (
+        "from image_classification.tracking import mlflow_store\n"
+        "try:\n"
+        "    mlflow_store.connect('mine')\n"
+        "except mlflow_store.UnreachableError as error:\n"
+        "    print(error)\n"
+    )
+    with small_disk(tmp_path / "disk", "20m") as remount:
+        shutil.copy(empty_store, tmp_path / "disk/mlflow.db")
+        remount("ro")
+        store = f"sqlite:///{tmp_path}/disk/mlflow.db"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "MLFLOW_TRACKING_URI": store},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    assert "readonly database" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""

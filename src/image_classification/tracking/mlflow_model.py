@@ -16,6 +16,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from image_classification.core import paths
+from image_classification.core.tensorflow_log import quiet_start
 from image_classification.tracking import mlflow_store
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_run import MlflowRun, file_sizes
@@ -121,6 +122,7 @@ def _save(path: str, **details: Any) -> None:
 
 def _load(run: MlflowRun, event: Event) -> Any:
     # TensorFlow takes seconds to import, and only an upload that comes late needs it.
-    from image_classification.models import saved
+    with quiet_start():
+        from image_classification.models import saved
 
-    return saved.load(run.folder / paths.MODEL_FILE, event["sha256"])
+        return saved.load(run.folder / paths.MODEL_FILE, event["sha256"])

@@ -6,12 +6,16 @@ It is sqlite:///mlflow.db at the project's root unless MLFLOW_TRACKING_URI names
 import contextlib
 import logging
 import os
+import re
 import socket
 import sqlite3
 import subprocess
 import sys
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import mlflow.store.db.utils
@@ -25,10 +29,15 @@ from image_classification.core.errors import UserError
 from image_classification.core.locks import locked
 from image_classification.tracking import mlflow_tags, mlflow_view
 
+ARTIFACTS = "mlartifacts"  # the folder beside the database that holds the runs' files
+LEFT_BEHIND = r"\.[0-9a-f]{32}(-journal|-wal|-shm)?"  # ends what a kill leaves of a new database
+
 mlflow.store.db.utils.MAX_RETRY_COUNT = 1  # for the reason above
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
+# It prints the traceback of an error of the database, which is raised as well and becomes a line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 # What MLflow raises while it, its store or the network is down; anything else is a fault of ours.
@@ -59,7 +68,8 @@ def connect(experiment: str) -> str:
         # Relative to the main checkout, not to a copy of it that the command may run in.
         database = paths.home() / uri.removeprefix("sqlite:///")
         uri = f"sqlite:///{database}"
-        artifacts = (database.parent / "mlartifacts").as_uri()
+        artifacts = (database.parent / ARTIFACTS).as_uri()
+        _set_aside_if_moved(database)
         initialize(database)
     mlflow.set_tracking_uri(uri)
     try:
@@ -96,15 +106,28 @@ def initialize(database: Path) -> None:
     Raises:
         UnreachableError: it can't be made, or what is there is no database.
     """
-    if database.exists():
+    if not database.exists():
         try:
-            with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
-                connection.execute("PRAGMA schema_version")
-        except sqlite3.Error as error:  # where MLflow would try for minutes
-            raise UnreachableError(
-                f"the tracking store {database} can't be used: {error}"
-            ) from error
-        return
+            with _database_lock(database):
+                _remove_left_behind(database)
+                if not database.exists():  # else another process was faster
+                    _make(database)
+        except UserError as error:
+            cause = getattr(error.__cause__, "strerror", None) or cause_of(error)
+            raise UnreachableError(f"{database} can't be made: {cause}") from error
+    if _left_behind(database):
+        with contextlib.suppress(UserError), _database_lock(database, wait=False):
+            _remove_left_behind(database)
+    with _reading(database) as connection:
+        connection.execute("PRAGMA schema_version")
+
+
+def _make(database: Path) -> None:
+    """Make it under another name, so that it is never there by half.
+
+    Raises:
+        UserError: says why it can't be made.
+    """
     fresh = database.with_name(f"{database.name}.{uuid.uuid4().hex}")
     try:
         fresh.touch()  # fails at once where MLflow would try for minutes
@@ -114,18 +137,101 @@ def initialize(database: Path) -> None:
             check=True,
             capture_output=True,
         )
-        os.link(fresh, database)
-    except FileExistsError:
-        pass  # another process was faster, and its database is complete
+        fresh.rename(database)
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode().splitlines() or [str(error)]  # killed, it says nothing
-        cause = next((line for line in lines if "Error" in line), lines[-1])
-        raise UnreachableError(f"{database} can't be made: {cause}") from error
+        raise UserError(next((line for line in lines if "Error" in line), lines[-1])) from error
     except OSError as error:
-        raise UnreachableError(f"{database} can't be made: {error.strerror}") from error
+        raise UserError(error.strerror or str(error)) from error
     finally:
         with contextlib.suppress(OSError):
-            fresh.unlink()
+            _remove_left_behind(database)
+
+
+def _left_behind(database: Path) -> list[Path]:
+    """What killed processes left of databases that they were making."""
+    name = re.compile(re.escape(database.name) + LEFT_BEHIND)
+    found = database.parent.glob(f"{database.name}.*")
+    return [path for path in found if name.fullmatch(path.name)]
+
+
+def _remove_left_behind(database: Path) -> None:
+    for path in _left_behind(database):
+        path.unlink(missing_ok=True)
+
+
+def _database_lock(database: Path, wait: bool = True) -> contextlib.AbstractContextManager[None]:
+    """Keep other processes from making, moving or cleaning up after the database."""
+    return locked(database.with_name(".mlflow.lock"), wait=wait)
+
+
+@contextlib.contextmanager
+def _reading(database: Path) -> Iterator[sqlite3.Connection]:
+    """Read from the database without MLflow, which would try for minutes where it can't be.
+
+    Raises:
+        UnreachableError: it can't be read, or is no database.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise UnreachableError(f"the tracking store {database} can't be used: {error}") from error
+
+
+def _set_aside_if_moved(database: Path) -> None:
+    """Quarantine a store that was made elsewhere: it holds absolute paths, and would write there.
+
+    Raises:
+        UnreachableError: it can't be read, or moved out of the way.
+    """
+    if not (database.exists() and _made_in(database)):
+        return
+    try:
+        with _database_lock(database):
+            elsewhere = database.exists() and _made_in(database)
+            if not elsewhere:  # another process was faster
+                return
+            stamp = time.time_ns()
+            # The database last: a kill before leaves it to be noticed again.
+            for path in (
+                database.with_name(ARTIFACTS),
+                *(database.with_name(f"{database.name}-{kind}") for kind in ("wal", "shm")),
+                database,
+            ):
+                moved = path.with_name(f"quarantined-{stamp}-{path.name}")
+                with contextlib.suppress(FileNotFoundError):
+                    path.rename(moved)
+    except OSError as error:
+        raise UnreachableError(f"{database} can't be set aside: {error.strerror}") from error
+    print(
+        f"{database} was made in {elsewhere}, where it would write: it is now {moved.name}, and a "
+        "new one begins; `image-classification sync` uploads every run to it",
+        file=sys.stderr,
+    )
+
+
+def _made_in(database: Path) -> Path | None:
+    """The other folder that the database was made in, if it was."""
+    with _reading(database) as connection:
+        if ("experiments",) not in connection.execute("SELECT name FROM sqlite_master").fetchall():
+            return None
+        found = connection.execute("SELECT artifact_location FROM experiments").fetchall()
+    own = database.with_name(ARTIFACTS)
+    for (location,) in found:
+        address = urlsplit(location or "")
+        folder = Path(unquote(address.path))
+        # Others than this project give an experiment a folder of its own.
+        if address.scheme == "file" and folder.name == ARTIFACTS and not _is_same(folder, own):
+            return folder.parent
+    return None
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same folder; it need not be there."""
+    with contextlib.suppress(OSError):
+        return one.parent.samefile(other.parent)
+    return one.resolve() == other.resolve()
 
 
 def _close_abandoned(client: mlflow.MlflowClient, experiment_id: str) -> None:
