@@ -41,7 +41,8 @@ def test_the_commands_that_messages_advise_exist() -> None:
         targets = [word for word in words[1:] if word not in OPTIONS and word[0] != "-"]
         assert program == "dvc"
         assert words[0] != "repro" or {target.partition("@")[0] for target in targets} <= STAGES
-    assert {words[1] for words in own} <= {*door.STAGES, "sync"}
+    named = re.findall(r"image-classification (\w+)", door.USAGE)
+    assert {words[1] for words in own} <= {*door.STAGES, *named} - {"STAGE"}
 
 
 def test_the_settings_that_messages_advise_exist() -> None:
