@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from conftest import at_once, small_disk
+from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification.core.errors import UserError
 from image_classification.core.locks import locked
@@ -213,3 +214,13 @@ def test_a_database_that_cannot_be_written_is_one_line(empty_store: Path, tmp_pa
     assert "readonly database" in done.stdout
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
+
+
+def test_the_cause_of_an_outage_is_what_happened_and_not_advice_to_programmers() -> None:
+    error = SQLAlchemyError(
+        "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush "
+        "block if this flush is occurring prematurely)\n"
+        "(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO tags]"
+    )
+
+    assert mlflow_store.cause_of(error) == "(sqlite3.OperationalError) database or disk is full"

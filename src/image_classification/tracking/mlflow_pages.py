@@ -89,7 +89,8 @@ def find(experiment: str, keys: Iterable[str], base: str | None = None) -> Pages
             if run and run.info.lifecycle_stage != "deleted":
                 run_ids[key] = run.info.run_id
     except (MlflowException, SQLAlchemyError) as error:
-        raise mlflow_store.UnreachableError(f"the tracking store can't be used: {error}") from error
+        cause = mlflow_store.cause_of(error)
+        raise mlflow_store.UnreachableError(f"the tracking store can't be used: {cause}") from error
     return Pages(experiment_id, run_ids, f"{base.rstrip('/')}/")
 
 

@@ -312,5 +312,6 @@ def finished_run(experiment: str, training_key: str) -> tuple[str, str] | None:
     try:
         found = mlflow.MlflowClient().search_runs([experiment_id], query, max_results=1)
     except (MlflowException, SQLAlchemyError) as error:
-        raise mlflow_store.UnreachableError(f"the tracking store can't be used: {error}") from error
+        cause = mlflow_store.cause_of(error)
+        raise mlflow_store.UnreachableError(f"the tracking store can't be used: {cause}") from error
     return (found[0].info.run_id, found[0].data.tags[RUN_KEY]) if found else None

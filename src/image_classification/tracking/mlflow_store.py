@@ -50,7 +50,9 @@ class UnreachableError(UserError):
 
 def cause_of(error: BaseException) -> str:
     """An error in one line."""
-    return str(error).strip().partition("\n")[0][:300] or type(error).__name__
+    # SQLAlchemy's advice to programmers, which it may put before what happened.
+    said = re.sub(r"\(raised as a result of [^)]*\)\s*", "", str(error))
+    return said.strip().partition("\n")[0][:300] or type(error).__name__
 
 
 def connect(experiment: str) -> str:
@@ -77,7 +79,7 @@ def connect(experiment: str) -> str:
         experiment_id = _experiment_id(client, experiment, artifacts)
         _close_abandoned(client, experiment_id)
     except (MlflowException, SQLAlchemyError) as error:
-        cause = str(error).partition("\n")[0][:300]
+        cause = cause_of(error)
         if "failed with exception" in cause:  # MLflow's words for a server that is not there
             cause = "it does not answer"
         raise UnreachableError(f"the tracking store {uri} can't be used: {cause}") from error
