@@ -212,6 +212,7 @@ def test_the_comparison_is_a_run_that_leads_to_the_runs_compared(trained: Projec
     assert {"index.html", "verdict.json", "leaderboard.md", "figures"} <= logged
 
 
+@pytest.mark.slow
 def test_the_reports_are_written_without_links_while_mlflow_is_down(trained_copy: Project) -> None:
     done = trained_copy.run(
         *("python", "-m", "image_classification", "compare", "hydra.run.dir=."),

@@ -222,7 +222,9 @@ def test_validation_examples_are_measured_and_not_learned(cycle: Fitted) -> None
     assert_same(other.weights, cycle.weights)
 
 
-@pytest.mark.parametrize("jit_compile", COMPILED)
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, id="xla", marks=pytest.mark.slow)]
+)
 def test_only_the_training_computes_in_bfloat16(compose: Compose, jit_compile: bool) -> None:
     config = compose("recipe=fast", "model=cnn", "model.layers.convolution_1.filters=4")
     train = tiny_examples(64, seed=0)
