@@ -47,20 +47,19 @@ def test_weighted_averages_count_examples_and_macro_averages_count_classes() -> 
     """All four are taken for class 0, three of them rightly; class 2 has no examples at all."""
     values = metrics.classification(np.array([0, 0, 0, 1]), np.array([[0.9, 0.1, 0]] * 4))
 
-    assert values == pytest.approx(
-        {
-            "loss": -np.log([0.9, 0.9, 0.9, 0.1]).mean(),
-            "accuracy": 3 / 4,
-            "brier": (3 * (0.1**2 + 0.1**2) + (0.9**2 + 0.9**2)) / 4,
-            "calibration_error": 0.9 - 3 / 4,
-            "precision": 3 / 4 * 3 / 4,
-            "recall": 3 / 4,
-            "f1": 3 / 4 * 6 / 7,
-            "precision_macro": 3 / 4 / 3,
-            "recall_macro": 1 / 3,
-            "f1_macro": 6 / 7 / 3,
-        }
-    )
+    expected = {
+        "loss": -np.log([0.9, 0.9, 0.9, 0.1]).mean(),
+        "accuracy": 3 / 4,
+        "brier": (3 * (0.1**2 + 0.1**2) + (0.9**2 + 0.9**2)) / 4,
+        "calibration_error": 0.9 - 3 / 4,
+        "precision": 3 / 4 * 3 / 4,
+        "recall": 3 / 4,
+        "f1": 3 / 4 * 6 / 7,
+        "precision_macro": 3 / 4 / 3,
+        "recall_macro": 1 / 3,
+        "f1_macro": 6 / 7 / 3,
+    }
+    assert {key: values[key] for key in expected} == pytest.approx(expected)  # others may be added
 
 
 def test_each_class_has_its_row_even_without_examples() -> None:
