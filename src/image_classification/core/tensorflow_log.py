@@ -30,7 +30,7 @@ def quiet_start() -> Iterator[None]:
         return
     sys.stderr.flush()
     stderr = os.dup(2)
-    with open(os.memfd_create("stderr"), "w+b") as printed:  # noqa: PTH123  # it has no path
+    with os.fdopen(os.memfd_create("stderr"), "w+b") as printed:
         os.dup2(printed.fileno(), 2)
         try:
             yield
