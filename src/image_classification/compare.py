@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from image_classification.comparison import leaderboard, summary, verdict_text
 from image_classification.comparison.leaderboard import Entry
@@ -24,7 +23,7 @@ from image_classification.core import paths, readers
 from image_classification.core.compose import SETTINGS_HINT
 from image_classification.core.config import Config, flatten
 from image_classification.core.files import atomic_folder
-from image_classification.data.arrays import Examples
+from image_classification.data.arrays import Examples, Split
 from image_classification.data.fingerprint import require_split
 from image_classification.reporting import gallery, report
 from image_classification.reporting.gallery import Picture
@@ -58,32 +57,35 @@ def compare(config: Config) -> Comparison:
     Raises:
         UserError: a run or an evaluation is missing or damaged.
     """
-    test = require_split(paths.SPLIT, config.data).test
-    compared = _judge(config, np.asarray(test.labels))
+    split = require_split(paths.SPLIT, config.data)
+    compared = _judge(config, split)
     settings = _settings(config)
     links = _links(config.data.name, compared.entries)
     commit = provenance.commit(ignore=str(paths.PARAMS))  # the settings hold its contents
     with atomic_folder(paths.REPORTS) as folder:
         _write_tables(compared, config, links, folder)
-        pictures = _draw(compared, test, config, folder)
+        pictures = _draw(compared, split.test, config, folder)
         page = report.html(
             compared, config.data, commit, settings, pictures, folder / "figures", links
         )
         (folder / "index.html").write_text(page)
-        cards = report.model_cards(compared, config.data, config.recipe.name)
+        cards = report.model_cards(
+            compared, config.recipe.name, split.image_shape, len(split.validation.labels)
+        )
         event_log.write(folder, _events(compared, cards, commit, settings))
     return compared
 
 
-def _judge(config: Config, labels: NDArray[np.uint8]) -> Comparison:
+def _judge(config: Config, split: Split) -> Comparison:
+    labels = np.asarray(split.test.labels)
     results = [
-        read_result(model, seed, len(labels), config.data.classes)
+        read_result(model, seed, len(labels), split.classes)
         for model in config.models
         for seed in config.seeds
     ]
     published = config.data.published
     entries = leaderboard.ranked(leaderboard.entry(result, published) for result in results)
-    return summary.judge(config.data.name, config.data.classes, results, entries, labels)
+    return summary.judge(config.data.name, split.classes, results, entries, labels)
 
 
 def _settings(config: Config) -> dict[str, Any]:

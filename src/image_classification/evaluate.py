@@ -73,9 +73,9 @@ def evaluate(config: Config) -> Evaluation:
     model = saved.load(source / paths.MODEL_FILE, training["model_sha256"])
     evaluation = _measure(model, split, _training_costs(training, source))
     with atomic_folder(Path(config.output_dir)) as folder:
-        _write_tables(evaluation, split.test, config.data.classes, folder)
+        _write_tables(evaluation, split.test, split.classes, folder)
         (folder / "figures").mkdir()
-        _draw_evaluation(evaluation, split.test, config, folder / "figures")
+        _draw_evaluation(evaluation, split, config.model.name, folder / "figures")
         _draw_training(source, config.model.name, folder / "figures")
         event_log.write(folder, _events(evaluation, training, config.data.name))
     return evaluation
@@ -180,8 +180,8 @@ def _write_tables(evaluation: Evaluation, test: Examples, classes: list[str], fo
         table.to_json(folder / paths.TABLES / f"{name}.json", orient="split", index=False)
 
 
-def _draw_evaluation(evaluation: Evaluation, test: Examples, config: Config, folder: Path) -> None:
-    classes, title = config.data.classes, config.model.name
+def _draw_evaluation(evaluation: Evaluation, split: Split, title: str, folder: Path) -> None:
+    test, classes = split.test, split.classes
     labels, probabilities = np.asarray(test.labels), evaluation.probabilities
     matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), classes)
     figures.confusion_matrix(matrix, title).savefig(folder / "confusion_matrix.png")

@@ -101,7 +101,7 @@ def train(config: Config) -> TrainedModel:
         )
         with atomic_folder(output) as written:
             model_sha256 = _write(trained, config, origin, split, written)
-            last = _last_events(trained, config, origin, len(split.train.labels), model_sha256, run)
+            last = _last_events(trained, config, origin, split, model_sha256, run)
             event_log.write(written, [*run.events, *last])
         run_folder.finish(folder)
         run.complete(last, output, model)
@@ -189,7 +189,7 @@ def _fit(
     """Build the model and fit it to the training examples; save and log every epoch."""
     keras.utils.clear_session()  # a sweep trains several models in one process
     keras.utils.set_random_seed(config.seed)
-    model = build.build(config.model, config.data.image_shape, classes=len(config.data.classes))
+    model = build.build(config.model, split.image_shape, classes=len(split.classes))
     stamp = {"training": folder.name, "precision": precision}
     state = checkpoint.load(folder, stamp)
     if state:
@@ -243,7 +243,7 @@ def _last_events(
     trained: TrainedModel,
     config: Config,
     origin: dict[str, str],
-    examples: int,
+    split: Split,
     model_sha256: str,
     run: LiveRun,
 ) -> list[Event]:
@@ -256,16 +256,16 @@ def _last_events(
             "name": config.data.name,
             "hash": origin[provenance.DATA_HASH],
             "source": str(paths.SPLIT),
-            "examples": examples,
-            "shape": config.data.image_shape,
+            "examples": len(split.train.labels),
+            "shape": split.image_shape,
         },
         {"type": "artifacts", "path": "training"},
         {
             "type": "model",
             "name": trained.name,
             "sha256": model_sha256,
-            "image_shape": config.data.image_shape,
-            "classes": len(config.data.classes),
+            "image_shape": split.image_shape,
+            "classes": len(split.classes),
         },
         {"type": "end", "status": "FINISHED", "time": event_log.now(run.events)},
     ]

@@ -48,11 +48,13 @@ def test_a_split_loads_as_it_was_saved_without_being_read(tmp_path: Path) -> Non
     parts = {
         name: tiny_examples(20, seed) for seed, name in enumerate(["train", "validation", "test"])
     }
-    arrays.save_split(tmp_path, parts, {"name": "x"})
+    arrays.save_split(tmp_path, parts, {"classes": ["x"]})
 
     split = arrays.load_split(tmp_path)
 
-    assert split.origin == {"name": "x"}
+    assert split.origin == {"classes": ["x"]}
+    assert split.classes == ["x"]
+    assert split.image_shape == [28, 28, 1]
     for name, examples in parts.items():
         loaded = getattr(split, name)
         assert isinstance(loaded.images, np.memmap)
@@ -63,7 +65,7 @@ def test_a_split_loads_as_it_was_saved_without_being_read(tmp_path: Path) -> Non
 
 def test_a_damaged_split_is_refused(tmp_path: Path) -> None:
     parts = dict.fromkeys(["train", "validation", "test"], tiny_examples(5, 0))
-    arrays.save_split(tmp_path, parts, {})
+    arrays.save_split(tmp_path, parts, {"classes": ["x"]})
     array = tmp_path / "test_images.npy"
     array.write_bytes(array.read_bytes()[:-1])
 

@@ -160,7 +160,7 @@ def test_the_pages_show_the_columns_of_their_place(
     pictures: list[Picture], gallery_folder: Path, compose: Compose
 ) -> None:
     text = html.unescape(page(TWO_MODELS, pictures, gallery_folder, compose))
-    cards = report.model_cards(TWO_MODELS, compose().data, "fast")
+    cards = report.model_cards(TWO_MODELS, "fast", [28, 28, 1], 100)
 
     heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', text)
     for column in COLUMNS:

@@ -32,13 +32,20 @@ class Examples(NamedTuple):
 class Split:
     """What stage `split` made; the arrays stay on disk until they are read.
 
-    `origin` is what the function of that name said of the configuration it was made from.
+    classes: their names, in the order of the labels.
+    origin: what the function of that name said of the configuration it was made from.
     """
 
     train: Examples
     validation: Examples
     test: Examples
+    classes: list[str]
     origin: dict[str, object]
+
+    @property
+    def image_shape(self) -> list[int]:
+        """Height, width and channels of every image."""
+        return list(self.train.images.shape[1:])
 
 
 def save_split(folder: Path, parts: dict[str, Examples], origin: dict[str, object]) -> None:
@@ -72,7 +79,11 @@ def load_split(folder: Path) -> Split:
         if not 0 < len(images) == len(labels):
             counts = f"{len(images)} images, {len(labels)} labels"
             raise UserError(f"{folder} is damaged ({part}: {counts}): {hint}")
-    return Split(**parts, origin=readers.read_mapping(folder / "origin.json", hint))
+    origin = readers.read_mapping(folder / "origin.json", hint)
+    classes = origin.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{folder}/origin.json names no classes: {hint}")
+    return Split(**parts, classes=classes, origin=origin)
 
 
 def _open_array(path: Path, dimensions: int) -> NDArray[np.uint8]:

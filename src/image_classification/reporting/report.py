@@ -97,7 +97,9 @@ def html(
     )
 
 
-def model_cards(comparison: Comparison, data: DataConfig, recipe: str) -> dict[str, str]:
+def model_cards(
+    comparison: Comparison, recipe: str, image_shape: Sequence[int], validation_examples: int
+) -> dict[str, str]:
     """What users of each model should know, in Markdown, by the key of the run that trained it.
 
     After Mitchell et al., "Model cards for model reporting" (2019). The cards name what is unknown.
@@ -111,8 +113,11 @@ def model_cards(comparison: Comparison, data: DataConfig, recipe: str) -> dict[s
         cards[entry.run] = _render(
             "model_card.md.j2",
             entry=entry,
-            data=data,
+            data=comparison.data,
+            classes=comparison.classes,
             recipe=recipe,
+            image_shape=image_shape,
+            validation_examples=validation_examples,
             origin=_origin(result),
             examples=comparison.verdict.examples,
             headline=verdict_text.headline(comparison.verdict),
