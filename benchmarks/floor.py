@@ -47,7 +47,7 @@ def main() -> None:
     counted = {}
     for name in sys.argv[1:]:
         config = compose(f"model={name}")
-        model = build(config.model, config.data.image_shape, len(config.data.classes))
+        model = build(config.model, config.data.image_shape or (), len(config.data.classes or ()))
         counted[name] = multiply_adds(model)
     print(json.dumps({"rate": rate(), "multiply_adds": counted}))
 

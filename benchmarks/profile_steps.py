@@ -47,7 +47,7 @@ def main() -> None:
     train = Examples(*(array[: options.examples] for array in split.train))
     hardly_any = Examples(*(array[:1] for array in split.validation))
     keras.utils.set_random_seed(0)
-    model = build(config.model, config.data.image_shape, len(config.data.classes))
+    model = build(config.model, split.image_shape, len(split.classes))
     with tempfile.TemporaryDirectory() as folder:
 
         def profile_the_second(state: State) -> None:

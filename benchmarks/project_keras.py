@@ -49,7 +49,7 @@ def main() -> None:
         validation = Examples(*(array[:1] for array in validation))
 
     keras.utils.set_random_seed(options.seed)
-    model = build(config.model, config.data.image_shape, len(config.data.classes))
+    model = build(config.model, config.data.image_shape or (), len(config.data.classes or ()))
     precision = usable_precision(config.recipe.precision)
     scratch = Path(tempfile.mkdtemp())
     run = None

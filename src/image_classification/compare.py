@@ -60,7 +60,7 @@ def compare(config: Config) -> Comparison:
     split = require_split(paths.SPLIT, config.data)
     compared = _judge(config, split)
     settings = _settings(config)
-    links = _links(config.data.name, compared.entries)
+    links = _links(config.data.dataset, compared.entries)
     commit = provenance.commit(ignore=str(paths.PARAMS))  # the settings hold its contents
     with atomic_folder(paths.REPORTS) as folder:
         _write_tables(compared, config, links, folder)
@@ -85,7 +85,7 @@ def _judge(config: Config, split: Split) -> Comparison:
     ]
     published = config.data.published
     entries = leaderboard.ranked(leaderboard.entry(result, published) for result in results)
-    return summary.judge(config.data.name, split.classes, results, entries, labels)
+    return summary.judge(config.data.dataset, split.classes, results, entries, labels)
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _write_tables(compared: Comparison, config: Config, links: Links | None, fol
     compared.label_errors.to_csv(folder / "likely_label_errors.csv", index=False)
     table = leaderboard.markdown(
         compared.entries,
-        title=f"Leaderboard: {config.data.name}",
+        title=f"Leaderboard: {config.data.dataset}",
         note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} run(s) per model; "
         "test scores do not affect the order.",
         addresses=links.runs if links else {},

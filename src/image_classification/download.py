@@ -7,6 +7,7 @@ from image_classification.core import paths, readers
 from image_classification.core.config import Config, FileConfig
 from image_classification.core.errors import UserError
 from image_classification.core.files import sha256
+from image_classification.formats.listing import LISTING, write_listing
 from image_classification.sources.mirrors import (
     READING_ERRORS,
     MirrorError,
@@ -21,17 +22,22 @@ def main(config: Config) -> None:
 
 
 def download(config: Config) -> dict[str, Path]:
-    """Fetch the files that are missing, trying one mirror after the other.
+    """Fetch the files that are missing, trying one mirror after the other; list one's own.
 
     Returns:
-        The files by their role: train_images, train_labels, test_images, test_labels.
+        The files by their role: train_images, train_labels, test_images, test_labels. Or, for one's
+        own data, `files`: the list of them.
 
     Raises:
         UserError: no mirror had all the files; says why, for each mirror. Or the data set's file
             has kept a hash of another data set.
     """
-    _require_own_files(config)
     paths.RAW.mkdir(parents=True, exist_ok=True)
+    if config.data.kind != "idx":
+        count = write_listing(config.data, paths.RAW / LISTING)
+        print(f"{count:,} files at {config.data.path}; they stay there")
+        return {"files": paths.RAW / LISTING}
+    _require_own_files(config)
     failures = []
     for mirror in config.data.mirrors:
         missing = _missing(config)

@@ -77,7 +77,7 @@ def evaluate(config: Config) -> Evaluation:
         (folder / "figures").mkdir()
         _draw_evaluation(evaluation, split, config.model.name, folder / "figures")
         _draw_training(source, config.model.name, folder / "figures")
-        event_log.write(folder, _events(evaluation, training, config.data.name))
+        event_log.write(folder, _events(evaluation, training, config.data.dataset))
     return evaluation
 
 

@@ -113,7 +113,7 @@ def train(config: Config) -> TrainedModel:
 def _finished_run(config: Config) -> tuple[str, str] | None:
     key = provenance.training_key(config, dvc_hash(paths.SPLIT))
     try:
-        return finished_run(config.data.name, key)
+        return finished_run(config.data.dataset, key)
     except UnreachableError as error:
         print(f"{error}: training without knowing whether a run has done so", file=sys.stderr)
         return None
@@ -147,14 +147,14 @@ def _open_run(config: Config, origin: dict[str, str], folder: Path) -> Iterator[
     """The run in its folder, which is locked; FAILED or KILLED where the block raises."""
     name = paths.run_name(config.model.name, config.seed)
     tags = {
-        "dataset": config.data.name,
+        "dataset": config.data.dataset,
         "model": config.model.name,
         "recipe": config.recipe.name,
         "seed": str(config.seed),
         **origin,
     }
     with run_folder.locked_folder(folder, wait=paths.is_dvc_stage()):
-        fields = live_run.opening(config.data.name, name, tags)
+        fields = live_run.opening(config.data.dataset, name, tags)
         run = LiveRun(folder, Path(config.output_dir), fields)
         try:
             run.log_params(_params(config))
@@ -253,7 +253,7 @@ def _last_events(
         {"type": "metrics", **event_log.metrics(trained.summary(), 0, last_epoch["time"])},
         {
             "type": "data",
-            "name": config.data.name,
+            "name": config.data.dataset,
             "hash": origin[provenance.DATA_HASH],
             "source": str(paths.SPLIT),
             "examples": len(split.train.labels),

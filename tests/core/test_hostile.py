@@ -42,9 +42,10 @@ from image_classification.core.config import Config, DataConfig
 from image_classification.core.errors import UserError, explain
 from image_classification.data import arrays, fingerprint
 from image_classification.data.arrays import Examples
+from image_classification.formats import idx
 from image_classification.models import build, limits
 from image_classification.models import saved as saved_models
-from image_classification.sources import idx, mirrors
+from image_classification.sources import mirrors
 from image_classification.tracking import event_log
 from image_classification.training import checkpoint
 from image_classification.training.checkpoint import State
@@ -256,7 +257,7 @@ def test_a_header_that_promises_terabytes_allocates_nothing(tmp_path: Path, kind
         np.lib.format.write_array_header_1_0(header, described)
         contents = header.getvalue() + bytes(784)
     (tmp_path / "x").write_bytes(contents)
-    read = idx.read_idx if kind == "idx" else lambda path: arrays._open_array(path, 4)
+    read = idx.read_idx if kind == "idx" else lambda path: arrays._open(path, (np.uint8,), 4)
 
     tracemalloc.start()
     with pytest.raises(UserError, match=str(tmp_path / "x")):
@@ -624,7 +625,7 @@ def test_values_of_the_configuration(compose: Compose) -> None:
         typed = answer(lambda: composing.typed(OmegaConf.create(values)))
         if isinstance(typed, Config):
             assert 0 < typed.recipe.learning_rate < float("inf")
-            assert all(1 <= size <= 2**16 for size in typed.data.image_shape)
+            assert all(1 <= size <= 2**16 for size in typed.data.image_shape or ())
             assert not any("/" in file.name for file in typed.data.files.values())
 
     torture(
@@ -1057,7 +1058,7 @@ def test_a_reader_holds_to_a_limit_of_the_system(tmp_path: Path) -> None:
     )
     code = (
         "import pathlib, resource, sys\n"
-        "from image_classification.sources import idx\n"
+        "from image_classification.formats import idx\n"
         "from image_classification.core.errors import UserError\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
         "try: idx.read_idx(pathlib.Path(sys.argv[1]))\n"

@@ -79,8 +79,8 @@ def test_a_split_per_seed_depends_on_the_runs_seed_and_on_the_splits(
     assert numbers(again.validation) == held_out[42, 1]
 
 
-def test_examples_held_out_are_not_among_those_to_train_on(data: DataConfig) -> None:
-    parts, same, other = (splits.hold_out(numbered(60), data, seed) for seed in (3, 3, 4))
+def test_examples_held_out_are_not_among_those_to_train_on() -> None:
+    parts, same, other = (splits.hold_out(numbered(60), 12, seed) for seed in (3, 3, 4))
 
     train, validation = numbers(parts["train"]), numbers(parts["validation"])
     assert (len(train), len(validation)) == (48, 12)
@@ -90,8 +90,8 @@ def test_examples_held_out_are_not_among_those_to_train_on(data: DataConfig) -> 
 
 
 @pytest.mark.parametrize("count", [12, 11])
-def test_there_must_be_an_example_left_to_train_on(data: DataConfig, count: int) -> None:
+def test_there_must_be_an_example_left_to_train_on(count: int) -> None:
     with pytest.raises(UserError, match=f"12 of {count} training images leave none to train with"):
-        splits.hold_out(numbered(count), data, seed=0)
+        splits.hold_out(numbered(count), 12, seed=0)
 
-    assert len(splits.hold_out(numbered(13), data, seed=0)["train"].labels) == 1
+    assert len(splits.hold_out(numbered(13), 12, seed=0)["train"].labels) == 1

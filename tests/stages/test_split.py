@@ -11,7 +11,7 @@ from image_classification.core.config import Config
 from image_classification.core.errors import UserError
 from image_classification.data import arrays, splits
 from image_classification.data.arrays import Examples
-from image_classification.sources import idx
+from image_classification.formats import idx
 from image_classification.split import split
 
 
@@ -36,7 +36,10 @@ def test_the_default_split_is_the_studys(compose: Compose) -> None:
     labels = np.arange(60_000) % 10
 
     data = compose().data
-    parts = splits.hold_out(Examples(indices, labels.astype(np.uint8)), data, seed=data.split_seed)
+    assert data.validation_examples is not None
+    parts = splits.hold_out(
+        Examples(indices, labels.astype(np.uint8)), data.validation_examples, data.split_seed
+    )
 
     train, validation = train_test_split(indices, test_size=1 / 6, random_state=42)
     assert len(train) == 50_000

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -13,6 +14,9 @@ from image_classification.core.errors import UserError
 FAMILY = r"[\w -]+"  # a model's, part of the name of a picture
 ROLES = ("train_images", "train_labels", "test_images", "test_labels")
 FAST = ("epochs", "batch_size", "learning_rate", "precision")  # what a model may set for `fast`
+KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but idx are one's own
+RESIZE = ("pad", "crop", "stretch")
+MOST_CLASSES = 2**16  # a label is one or two bytes
 MOST = 2**31 - 1  # of what is counted: epochs, images of a batch, ...
 MOST_LAYERS = 1000  # Keras takes minutes to build more
 
@@ -27,32 +31,78 @@ class FileConfig:
 
 @dataclass
 class DataConfig:
-    """A data set (conf/data/)."""
+    """A data set (conf/data/).
+
+    Those of the kind idx are downloaded: they have `files` and `mirrors`. The other kinds are one's
+    own, at `path`.
+    """
 
     name: str
-    classes: list[str]
-    image_shape: list[int]  # height, width, channels
-    validation_examples: int
-    split_seed: int
-    files: dict[str, FileConfig]  # train_images, train_labels, test_images, test_labels
-    mirrors: list[str]
+    kind: str = "idx"
+    path: str = "data/images"
+    table: str | None = None  # the one in `path` that counts
+    classes: list[str] | None = None  # in the order of the labels; None: those that are found
+    image_shape: list[int] | None = None  # height, width, channels; None: as the images are
+    resize: str = "pad"
+    bad_files: str = "stop"  # or skip
+    validation_examples: int | None = None  # instead of the share
+    validation_share: float = 0.15  # of all examples, as is `test_share`
+    test_share: float = 0.15
+    stratify: bool = True
+    split_seed: int = 42
     split_per_seed: bool = False
+    folds: int | None = None
+    files: dict[str, FileConfig] = field(default_factory=dict)  # by ROLES
+    mirrors: list[str] = field(default_factory=list)
     published: dict[str, list[float]] = field(default_factory=dict)  # model: test accuracies
 
+    @property
+    def dataset(self) -> str:
+        """What the data set is called in MLflow: its file in conf/data/, or else its path."""
+        if self.name != self.kind:
+            return self.name
+        return re.sub(r"[^\w.-]+", "-", Path(self.path).absolute().stem).strip("-.") or self.name
+
     def __post_init__(self) -> None:
+        _require(self.kind in KINDS, "data.kind", " or ".join(KINDS), self)
+        self._require_bounds()
+        if self.kind == "idx":
+            self._require_idx()
+
+    def _require_bounds(self) -> None:
+        shares = (self.validation_share, self.test_share)
+        for key, share in zip(("validation_share", "test_share"), shares, strict=True):
+            _require(0 < share < 1, f"data.{key}", "above 0 and below 1", self)
+        _require(sum(shares) < 1, "data.test_share", "below 1 with data.validation_share", self)
+        _require(self.resize in RESIZE, "data.resize", " or ".join(RESIZE), self)
+        _require(self.bad_files in ("stop", "skip"), "data.bad_files", "stop or skip", self)
+        _require("\0" not in self.path and self.path != "", "data.path", "a path", self)
+        if self.folds is not None:
+            _require(2 <= self.folds <= 100, "data.folds", "from 2 to 100", self)
+            both = "not together with data.split_per_seed"
+            _require(not self.split_per_seed, "data.folds", both, self)
+        if self.validation_examples is not None:
+            held_out = self.validation_examples
+            _require(held_out >= 1, "data.validation_examples", "at least 1", self)
+            _require(held_out <= MOST, "data.validation_examples", f"at most {MOST}", self)
+        _require(0 <= self.split_seed < 2**32, "data.split_seed", "from 0 to 4294967295", self)
+        if self.image_shape is not None:
+            sides = all(1 <= size <= 2**16 for size in self.image_shape)
+            shape = len(self.image_shape) == 3 and sides
+            _require(shape, "data.image_shape", "[height, width, channels], each 1 to 65536", self)
+            decoded = self.kind == "idx" or self.image_shape[2] in (1, 3)
+            _require(decoded, "data.image_shape", "of 1 or 3 channels", self)
+        if self.classes is not None:
+            distinct = 1 <= len(set(self.classes)) == len(self.classes) <= MOST_CLASSES
+            _require(distinct, "data.classes", f"1 to {MOST_CLASSES} different names", self)
+
+    def _require_idx(self) -> None:
+        for key in ("classes", "image_shape", "validation_examples"):
+            _require(getattr(self, key) is not None, f"data.{key}", "given for the kind idx", self)
         # The name of a file that is written, in data/raw/ and nowhere else.
         plain = re.compile(r"[^/\\\0]*[^/\\\0.][^/\\\0]*")
         named = all(plain.fullmatch(file.name) for file in self.files.values())
-        shape = len(self.image_shape) == 3 and all(1 <= size <= 2**16 for size in self.image_shape)
-        # A label is a byte.
-        distinct = 1 <= len(set(self.classes)) == len(self.classes) <= 256
-        _require(self.validation_examples >= 1, "data.validation_examples", "at least 1", self)
-        _require(
-            self.validation_examples <= MOST, "data.validation_examples", f"at most {MOST}", self
-        )
-        _require(0 <= self.split_seed < 2**32, "data.split_seed", "from 0 to 4294967295", self)
-        _require(shape, "data.image_shape", "[height, width, channels], each 1 to 65536", self)
-        _require(distinct, "data.classes", "1 to 256 different names", self)
+        _require(len(self.classes or ()) <= 256, "data.classes", "at most 256 in an IDX file", self)
         _require(set(self.files) == set(ROLES), "data.files", ", ".join(ROLES), self)
         _require(named, "data.files", "named without folders", self)
 
@@ -143,7 +193,8 @@ def _require(holds: bool, key: str, bounds: str, config: object) -> None:
 def defining(config: Config) -> dict[str, Any]:
     """The part of the configuration that defines a run, nested as in conf/."""
     values = asdict(config)
-    for key in ("files", "mirrors", "published"):
+    # Where the data lies, and what is published of it; its hash counts instead.
+    for key in ("files", "mirrors", "published", "path", "table", "bad_files"):
         del values["data"][key]
     return {key: values[key] for key in ("seed", "data", "model", "recipe")}
 

@@ -1,10 +1,12 @@
 """Examples as NumPy arrays: in memory, and on disk as the split keeps them."""
 
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +19,59 @@ from image_classification.core.files import atomic_folder
 HEADER_ERRORS = (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError)
 
 
+class StoredImages:
+    """Images in files too large to be mapped into memory: each is read when it is asked for.
+
+    Positioned reads take no memory but for what they return; a memory map counts whole.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, files: Sequence[np.memmap], rows: NDArray[np.int64] | None = None) -> None:
+        """Take the files one after the other, and of all their images these rows, or all."""
+        self.files = files
+        self._starts = np.cumsum([0, *(len(file) for file in files)])
+        self._rows = np.arange(self._starts[-1]) if rows is None else rows
+        # Open for as long as this lives.
+        self._streams = [Path(str(file.filename)).open("rb") for file in files]  # noqa: SIM115
+        self.shape = (len(self._rows), *files[0].shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+        rows = np.atleast_1d(self._rows[index])
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        numbers = np.searchsorted(self._starts, rows, "right") - 1
+        size = images[:1].nbytes
+        for image, row, number in zip(images, rows, numbers, strict=True):
+            offset = self.files[number].offset + int(row - self._starts[number]) * size
+            read = os.preadv(self._streams[number].fileno(), [memoryview(image).cast("B")], offset)
+            if read != size:
+                raise OSError(f"{self.files[number].filename} is cut short")
+        return images if np.ndim(self._rows[index]) else images[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All images, in memory; NumPy calls this."""
+        return np.asarray(self[:], dtype)
+
+    def rows(self, rows: NDArray[np.int64]) -> "StoredImages":
+        """Some of the images, in this order, still in their files."""
+        return StoredImages(self.files, self._rows[rows])
+
+
+LARGE = 2**28  # bytes of an array that is not mapped into memory
+
+
 class Examples(NamedTuple):
     """Images and their labels.
 
-    images: uint8 (n, height, width, channels), 0 to 255.
-    labels: uint8 (n,), indices into the data set's classes.
+    images: uint8 (n, height, width, channels), 0 to 255; large ones are StoredImages.
+    labels: uint8, or uint16 for more than 256 classes, (n,), indices into the data set's classes.
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.unsignedinteger]
 
 
 @dataclass(frozen=True)
@@ -41,11 +87,55 @@ class Split:
     test: Examples
     classes: list[str]
     origin: dict[str, object]
+    folder: Path
+
+    def names(self, part: str) -> list[str]:
+        """The names of the images, as people see them; none for a data set without any."""
+        path = self.folder / f"{part}_names.txt"
+        return path.read_text().splitlines() if self.is_own() and path.exists() else []
+
+    def units(self, part: str) -> NDArray[np.int64]:
+        """(n,): images with the same number, such as duplicates, are never on both sides."""
+        count = len(getattr(self, part).labels)
+        path = self.folder / f"{part}_units.npy"
+        if not self.is_own():
+            return np.arange(count)
+        units = _open(path, (np.int64,), 1)
+        if len(units) != count:
+            raise UserError(f"{path} is damaged: run `dvc repro --force split`")
+        return np.asarray(units)
+
+    def unlabelled(self) -> NDArray[np.uint8] | None:
+        """The images to predict, in their order, if there are any."""
+        path = self.folder / "unlabelled_images.npy"
+        return _images(_open(path, (np.uint8,), 4)) if self.is_own() and path.exists() else None
+
+    def is_own(self) -> bool:
+        """Whether these are somebody's own images, and not IDX files."""
+        return "kind" in self.origin
 
     @property
     def image_shape(self) -> list[int]:
         """Height, width and channels of every image."""
         return list(self.train.images.shape[1:])
+
+
+def pool(first: Examples, second: Examples) -> Examples:
+    """The examples of both."""
+    labels = np.concatenate([first.labels, second.labels])
+    files: list[Any] = []
+    for images in (first.images, second.images):
+        files += images.files if isinstance(images, StoredImages) else [images]
+    if any(isinstance(part.images, StoredImages) for part in (first, second)):
+        return Examples(cast("NDArray[np.uint8]", StoredImages(files)), labels)
+    return Examples(np.concatenate([first.images, second.images]), labels)
+
+
+def take(examples: Examples, rows: NDArray[np.int64]) -> Examples:
+    """Some of the examples, in this order."""
+    images: Any = examples.images
+    chosen: Any = images.rows(rows) if isinstance(images, StoredImages) else images[rows]
+    return Examples(chosen, examples.labels[rows])
 
 
 def save_split(folder: Path, parts: dict[str, Examples], origin: dict[str, object]) -> None:
@@ -70,8 +160,8 @@ def load_split(folder: Path) -> Split:
     hint = "run `dvc repro --force split`"
     parts = {
         part: Examples(
-            _open_array(folder / f"{part}_images.npy", 4),
-            _open_array(folder / f"{part}_labels.npy", 1),
+            _images(_open(folder / f"{part}_images.npy", (np.uint8,), 4)),
+            _open(folder / f"{part}_labels.npy", (np.uint8, np.uint16), 1),
         )
         for part in ("train", "validation", "test")
     }
@@ -83,15 +173,20 @@ def load_split(folder: Path) -> Split:
     classes = origin.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{folder}/origin.json names no classes: {hint}")
-    return Split(**parts, classes=classes, origin=origin)
+    return Split(**parts, classes=classes, origin=origin, folder=folder)
 
 
-def _open_array(path: Path, dimensions: int) -> NDArray[np.uint8]:
+def _images(array: np.memmap) -> NDArray[np.uint8]:
+    # To those who index it, it is an array.
+    return cast("NDArray[np.uint8]", StoredImages([array])) if array.nbytes > LARGE else array
+
+
+def _open(path: Path, types: tuple[type, ...], dimensions: int) -> np.memmap:
     """Map a .npy file into memory; a false header promises what it likes and allocates nothing."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
         assert array.offset is not None
-        if array.dtype != np.uint8 or array.ndim != dimensions:
+        if array.dtype not in types or array.ndim != dimensions:
             raise ValueError(f"{array.dtype} {array.shape}")
         if array.offset + array.nbytes != path.stat().st_size:
             raise ValueError("more bytes than the header promises")

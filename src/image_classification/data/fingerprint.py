@@ -10,7 +10,12 @@ from image_classification.data.arrays import Split, load_split
 
 
 def origin(data: DataConfig) -> dict[str, object]:
-    """What a split is made from: the same configuration gives the same split."""
+    """What a split is made from: the same configuration, and files, give the same split."""
+    if data.kind != "idx":
+        keys = ("image_shape", "resize", "validation_examples", "validation_share", "test_share")
+        chosen = {key: getattr(data, key) for key in (*keys, "stratify", "split_seed")}
+        classes = {"classes": data.classes} if data.classes else {}
+        return {"name": data.dataset, "kind": data.kind, **classes, **chosen}
     return {
         "name": data.name,
         "classes": data.classes,
@@ -35,15 +40,15 @@ def require_split(folder: Path, data: DataConfig) -> Split:
                 f"not {value}: {hint}"
             )
     for images, labels in (split.train, split.validation, split.test):
-        if list(images.shape[1:]) != data.image_shape:
+        if data.image_shape and list(images.shape[1:]) != data.image_shape:
             raise UserError(
                 f"data.image_shape: the split on disk has images of {list(images.shape[1:])}, "
                 f"not {data.image_shape}: {hint}"
             )
-        if labels.max() >= len(data.classes):
+        if labels.max() >= len(split.classes):
             raise UserError(
                 f"data.classes: the split on disk has the label {labels.max()}, but there are "
-                f"{len(data.classes)} classes: {hint}"
+                f"{len(split.classes)} classes: {hint}"
             )
     return split
 

@@ -1,0 +1,85 @@
+"""The files of somebody's own data: their names, sizes and hashes."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from image_classification.core.config import DataConfig
+from image_classification.core.errors import UserError
+from image_classification.core.files import sha256
+
+LISTING = "files.csv"  # in data/raw/
+MANY = 1000  # files, from which on hashing shows its progress
+
+
+def visible_files(path: Path) -> Iterator[Path]:
+    """The file itself, or the regular files below the folder, but for hidden ones, in order."""
+    if path.is_file():
+        yield path
+        return
+    for folder, inner, files in os.walk(path):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and (Path(folder) / name).is_file():
+                yield Path(folder) / name
+
+
+def require_path(data: DataConfig) -> Path:
+    """Where the data is.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    path = Path(data.path)
+    if not path.exists():
+        raise UserError(f"data.path: {path} is missing: set it to where your images are")
+    if next(visible_files(path), None) is None:
+        raise UserError(f"data.path: {path} holds no file: set it to where your images are")
+    return path
+
+
+def write_listing(data: DataConfig, target: Path) -> int:
+    """List name, bytes and SHA-256 of every file, as CSV; the files stay where they are.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        UserError: there is none, or one can't be read.
+    """
+    root = require_path(data)
+    files = list(visible_files(root))
+    with target.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["file", "bytes", "sha256"])
+        for path in tqdm(files, "hashing", unit=" files", disable=len(files) < MANY):
+            name = path.name if path == root else path.relative_to(root)
+            try:
+                writer.writerow([name, path.stat().st_size, sha256(path)])
+            except OSError as error:
+                raise UserError(f"{path} can't be read: {error.strerror}: mend it") from error
+    return len(files)
+
+
+def require_listed(data: DataConfig, folder: Path) -> None:
+    """Check that the files are those that were listed, by name and size.
+
+    Raises:
+        UserError: there is no list, or the files have changed since.
+    """
+    root, listing = require_path(data), folder / LISTING
+    if not listing.is_file():
+        raise UserError(f"{listing} is missing: run `dvc repro download`")
+    with listing.open(newline="") as stream:
+        listed = {(row["file"], row["bytes"]) for row in csv.DictReader(stream)}
+    for path in visible_files(root):
+        name = path.name if path == root else str(path.relative_to(root))
+        entry = (name, str(path.stat().st_size))
+        if entry not in listed:
+            raise UserError(f"{path} has changed since it was listed: run `dvc repro`")
+        listed.remove(entry)
+    if listed:
+        raise UserError(f"{root}: {min(listed)[0]} is gone since it was listed: run `dvc repro`")

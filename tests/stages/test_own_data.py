@@ -1,0 +1,333 @@
+"""One's own images through the stages, each kind, and what the stage `split` refuses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, Compose, Project
+from numpy.typing import NDArray
+from PIL import Image
+
+from image_classification.compare import compare
+from image_classification.core import paths
+from image_classification.core.config import Config
+from image_classification.core.errors import UserError
+from image_classification.data import arrays
+from image_classification.data.splits import split_for_run
+from image_classification.download import download
+from image_classification.evaluate import evaluate
+from image_classification.split import split
+from image_classification.train import train
+
+COLOURS = ("blue", "green", "red")
+Split = Callable[..., arrays.Split]
+
+
+def image(colour: int, seed: int, side: int = 8) -> NDArray[np.uint8]:
+    """Noise that is brighter in one of three colours."""
+    pixels = np.random.default_rng(seed).integers(0, 120, (side, side, 3), dtype=np.uint8)
+    pixels[..., 2 - colour] += 120
+    return pixels
+
+
+def write_folder(root: Path, each: int = 12) -> Path:
+    for number, name in enumerate(COLOURS):
+        (root / name).mkdir(parents=True)
+        for index in range(each):
+            picture = Image.fromarray(image(number, 100 * number + index))
+            picture.save(root / name / f"{index:02}.png")
+    return root
+
+
+def write_table(root: Path) -> Path:
+    write_folder(root)
+    lines = [f"{name}/{i:02}.png,{name},{i // 2}{name}" for name in COLOURS for i in range(12)]
+    (root / "labels.csv").write_text("\n".join(["file_name,label,group", *lines]))
+    return root
+
+
+def write_pixels(root: Path) -> Path:
+    rows = [[i % 3, *image(i % 3, i, 4)[..., 2 - i % 3].ravel()] for i in range(36)]
+    for row in rows:
+        row[1 + 5 * row[0] : 6 + 5 * row[0]] = [0] * 5  # in grey, the place tells the class
+    root.mkdir()
+    head = [f"pixel{number}" for number in range(16)]
+    train = pd.DataFrame(rows, columns=["label", *head])
+    train.to_csv(root / "train.csv", index=False)
+    train[head][:5].to_csv(root / "test.csv", index=False)
+    return root
+
+
+def write_npz(root: Path) -> Path:
+    numbers = np.arange(36) % 3
+    images = np.stack([image(int(number), index) for index, number in enumerate(numbers)])
+    np.savez(root.with_suffix(".npz"), images=images, labels=numbers)
+    return root.with_suffix(".npz")
+
+
+def write_cifar(root: Path) -> Path:
+    root.mkdir()
+    for name, count in (("data_batch_1", 36), ("test_batch", 9)):
+        planes = [(i % 3, image(i % 3, i, 32).transpose(2, 0, 1).tobytes()) for i in range(count)]
+        contents = b"".join(bytes([label]) + pixels for label, pixels in planes)
+        (root / f"{name}.bin").write_bytes(contents)
+    return root
+
+
+def write_python(root: Path) -> Path:
+    write_folder(root)
+    file = root.with_suffix(".py")
+    file.write_text(
+        "from pathlib import Path\n\n\nclass Images:\n    def __iter__(self):\n"
+        f"        for path in Path({str(root)!r}).rglob('*.png'):\n"
+        "            yield path, path.parent.name\n"
+    )
+    return file
+
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "folder": write_folder,
+    "table": write_table,
+    "pixels": write_pixels,
+    "npz": write_npz,
+    "cifar": write_cifar,
+    "python": write_python,
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
+    """An empty project folder, in which stages can run."""
+    shutil.copy(empty_store, tmp_path)
+    shutil.copy(ROOT / paths.PIPELINE, tmp_path)
+    shutil.copy(ROOT / paths.PARAMS, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def made(place: Path, compose: Compose) -> Split:
+    """Runs `download` and `split` on somebody's data; the split on disk."""
+
+    def make(kind: str, path: Path, *overrides: str) -> arrays.Split:
+        config = compose(f"data={kind}", f"data.path={path}", *overrides)
+        download(config)
+        split(config)
+        return arrays.load_split(paths.SPLIT)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_each_kind_goes_through_all_stages(place: Path, compose: Compose, kind: str) -> None:
+    path = KINDS[kind](place / "mine")
+
+    def config(stage: str) -> Config:
+        name = "tiny_cnn-0"
+        own = [f"data={'table' if kind == 'pixels' else kind}", f"data.path={path}"]
+        return compose(
+            *own,
+            "models=[tiny_cnn]",
+            "seeds=[0]",
+            "model=tiny_cnn",
+            "recipe.epochs=3",
+            "recipe.batch_size=8",
+            "recipe.learning_rate=0.01",
+            f"output_dir={stage}/{name}",
+        )
+
+    download(config("x"))
+    split(config("x"))
+    trained = train(config("runs"))
+    evaluation = evaluate(config("evaluations"))
+    classes = {"folder": COLOURS, "table": COLOURS, "python": COLOURS}.get(kind, ("0", "1", "2"))
+    assert trained.model.input_shape[1:3] == {"pixels": (4, 4), "cifar": (32, 32)}.get(kind, (8, 8))
+    assert evaluation.probabilities.shape[1] == 3
+    if kind in ("folder", "pixels"):  # comparing does not depend on the kind
+        compared = compare(config("x"))
+        assert compared.data == "mine"
+        assert tuple(compared.classes) == classes
+        assert (paths.REPORTS / "index.html").stat().st_size > 10_000
+
+
+def test_the_order_of_the_files_does_not_change_the_split(place: Path, made: Split) -> None:
+    write_folder(place / "mine")
+    before = made("folder", place / "mine")
+    arrays_before = [np.asarray(part.images) for part in (before.train, before.test)]
+    names = before.names("test")
+    shutil.rmtree(paths.SPLIT)
+    rows = sorted((f"{i:02}.png,{name}" for name in COLOURS for i in range(12)), reverse=True)
+    lines = [f"{row.partition(',')[2]}/{row}" for row in rows]
+    (place / "mine/labels.csv").write_text("\n".join(["file_name,label", *lines]))
+
+    after = made("table", place / "mine")
+
+    assert after.names("test") == names
+    for one, other in zip(arrays_before, (after.train, after.test), strict=True):
+        assert np.array_equal(one, other.images)
+
+
+def test_a_class_missing_in_one_part_shifts_no_label(place: Path, made: Split) -> None:
+    write_folder(place / "all")
+    for name in COLOURS:
+        shutil.copytree(place / "all" / name, place / "mine/train" / name)
+    shutil.copytree(place / "all/red", place / "mine/test/red")
+
+    found = made("folder", place / "mine")
+
+    assert found.classes == list(COLOURS)
+    assert set(np.asarray(found.test.labels)) == {2}
+    assert set(np.asarray(found.validation.labels)) == {0, 1, 2}
+
+
+def test_all_that_is_bad_stops_the_split_and_is_named(
+    place: Path, made: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_folder(place / "mine")
+    (root / "red/empty.png").write_bytes(b"")
+    (root / "blue/text.jpg").write_text("no picture")
+    cut = root / "green/00.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    (root / "rare").mkdir()
+    shutil.copy(root / "red/01.png", root / "rare/a.png")
+
+    with pytest.raises(UserError, match=r"4 bad of 39 in .*mine.*data\.bad_files=skip"):
+        made("folder", root)
+
+    named = capsys.readouterr().err
+    for name in (
+        "red/empty.png: empty",
+        "blue/text.jpg: no image",
+        "green/00.png: damaged",
+        "rare: class with 1 good images",
+    ):
+        assert name in named
+    assert not (paths.SPLIT / "train_images.npy").exists()
+    skipped = made("folder", root, "data.bad_files=skip")
+    assert skipped.classes == list(COLOURS)
+    assert sum(len(part.labels) for part in (skipped.train, skipped.validation, skipped.test)) == 35
+    sheet = json.loads((paths.SPLIT / "sheet.json").read_text())
+    assert sheet["bad"]["images"] == 4
+
+
+def test_a_label_that_is_no_class_is_named(
+    place: Path, made: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(place / "mine")
+
+    with pytest.raises(UserError, match="12 bad of 36"):
+        made("folder", place / "mine", "data.classes=[red,green]")
+    assert "blue/00.png: label 'blue' is no class of data.classes" in capsys.readouterr().err
+
+
+def test_duplicates_stay_together_and_are_named(
+    place: Path, made: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_folder(place / "mine", each=8)
+    for index in range(20):
+        shutil.copy(root / "red/00.png", root / f"red/copy{index}.png")
+    shutil.copy(root / "red/01.png", root / "blue/wrong.png")
+
+    found = made("folder", root)
+
+    copies = [
+        part
+        for part in ("train", "validation", "test")
+        if any("copy" in name for name in found.names(part))
+    ]
+    assert len(copies) == 1
+    assert "2 images with the same pixels have different labels, such as" in capsys.readouterr().err
+    sheet = json.loads((paths.SPLIT / "sheet.json").read_text())
+    assert (sheet["duplicates"]["sets"], sheet["duplicates"]["images"]) == (2, 23)
+    assert sheet["conflicting"]["named"] == [["blue/wrong.png", "red/01.png"]]
+
+
+def test_an_image_in_two_given_parts_is_named(
+    place: Path, made: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("train", "val", "test"):
+        write_folder(place / "mine" / part, each=1 if part != "train" else 4)
+
+    made("folder", place / "mine")
+
+    assert "9 images are in several parts with the same pixels" in capsys.readouterr().err
+
+
+def test_folds_take_turns_and_hold_out_everything_once(
+    place: Path, made: Split, compose: Compose
+) -> None:
+    write_folder(place / "mine")
+    before = made("folder", place / "mine", "data.split_seed=1")
+    count = len(before.train.labels) + len(before.validation.labels)
+    config = compose(
+        "data=folder", f"data.path={place / 'mine'}", "data.split_seed=1", "data.folds=5"
+    )
+
+    held_out: list[NDArray[Any]] = []
+    for seed in range(5):
+        found = split_for_run(paths.SPLIT, config.data, seed)
+        held_out.append(np.asarray(found.validation.images))
+        assert len(found.train.labels) + len(found.validation.labels) == count
+    again = split_for_run(paths.SPLIT, config.data, seed=7)
+
+    assert np.array_equal(np.asarray(again.validation.images), held_out[2])
+    distinct = {pixels.tobytes() for fold in held_out for pixels in fold}
+    assert len(distinct) == sum(map(len, held_out)) == count
+
+
+def test_large_images_are_read_from_disk_to_the_same_bytes(
+    place: Path, made: Split, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(place / "mine")
+    mapped = made("folder", place / "mine")
+    monkeypatch.setattr(arrays, "LARGE", 100)
+    stored = arrays.load_split(paths.SPLIT)
+    assert isinstance(stored.train.images, arrays.StoredImages)
+
+    rows = np.array([3, 0, 3, 20])
+    assert np.array_equal(stored.train.images[rows], mapped.train.images[rows])
+    assert np.array_equal(stored.train.images[2:9], mapped.train.images[2:9])
+    assert np.array_equal(stored.train.images[1], mapped.train.images[1])
+    config = compose("data=folder", f"data.path={place / 'mine'}", "data.folds=3").data
+    of_stored = split_for_run(paths.SPLIT, config, seed=1)
+    monkeypatch.setattr(arrays, "LARGE", 2**28)
+    of_mapped = split_for_run(paths.SPLIT, config, seed=1)
+    assert np.array_equal(np.asarray(of_stored.train.images), np.asarray(of_mapped.train.images))
+
+
+def test_a_data_set_larger_than_the_disk_is_refused_before_decoding(
+    place: Path, made: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(place / "mine")
+    free = shutil.disk_usage(place)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+
+    with pytest.raises(UserError, match=r"data/split: needs 0 MB, 0 MB are free"):
+        made("folder", place / "mine")
+
+
+def test_changed_files_run_again_from_the_split_and_unchanged_ones_nothing(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = write_folder(tmp_path_factory.mktemp("outside") / "mine")
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    project.edit("params.yaml", "name: tiny", "name: folder")
+    project.edit("params.yaml", "path: data/images", f"path: {root}")
+
+    project.must("dvc", "repro", "split")
+    names = (project.root / "data/split/test_names.txt").read_text()
+    assert "Running stage" not in project.must("dvc", "repro", "split")
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    Image.fromarray(image(0, 999)).save(root / "blue/new.png")
+    project.must("dvc", "repro", "split")
+
+    assert "blue/new.png" in "".join(
+        (project.root / f"data/split/{part}_names.txt").read_text()
+        for part in ("train", "validation", "test")
+    )
+    assert names
