@@ -4,6 +4,7 @@ It writes metrics, predictions, robustness to corrupted images, costs, and figur
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def evaluate(config: Config) -> Evaluation:
     model = saved.load(source / paths.MODEL_FILE, training["model_sha256"])
     evaluation = _measure(model, split, _training_costs(training, source))
     with atomic_folder(Path(config.output_dir)) as folder:
-        _write_tables(evaluation, split.test, split.classes, folder)
+        _write_tables(evaluation, split.test, split.classes, (), folder)
         (folder / "figures").mkdir()
         _draw_evaluation(evaluation, split, config.model.name, folder / "figures")
         _draw_training(source, config.model.name, folder / "figures")
@@ -156,7 +157,14 @@ def _robustness(
     return pd.DataFrame(rows, columns=["corruption", "strength", "accuracy"])
 
 
-def _write_tables(evaluation: Evaluation, test: Examples, classes: list[str], folder: Path) -> None:
+def _write_tables(
+    evaluation: Evaluation,
+    test: Examples,
+    classes: list[str],
+    names: Sequence[str],
+    folder: Path,
+) -> None:
+    """The names are those of the test images' files; empty for data without files."""
     for name, values in (
         (paths.METRICS_FILE, evaluation.metrics),
         (paths.COSTS_FILE, evaluation.costs),
@@ -168,13 +176,15 @@ def _write_tables(evaluation: Evaluation, test: Examples, classes: list[str], fo
     predictions = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in classes])
     predictions.insert(0, "actual", np.take(classes, labels))
     predictions.insert(1, "predicted", np.take(classes, predicted))
+    if names:
+        predictions.insert(0, "file", list(names))
     predictions.to_csv(folder / paths.PREDICTIONS_FILE, index_label="example")
     per_class = metrics.per_class(labels, predicted, classes)
     per_class.to_csv(folder / paths.PER_CLASS_FILE, index=False)
     matrix = metrics.confusion_matrix(labels, predicted, classes)
     matrix.to_csv(folder / "confusion_matrix.csv")
     (folder / paths.TABLES).mkdir()
-    mistakes = metrics.mistakes(labels, probabilities, classes, MISTAKES_IN_TABLE)
+    mistakes = metrics.mistakes(labels, probabilities, classes, MISTAKES_IN_TABLE, names)
     for name, table in (("per_class", per_class), ("mistakes", mistakes)):
         # The format of mlflow.log_table, which itself would append to a table that is there.
         table.to_json(folder / paths.TABLES / f"{name}.json", orient="split", index=False)

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +14,7 @@ from conftest import Compose, tiny_examples
 from image_classification.comparison import leaderboard, summary
 from image_classification.comparison.leaderboard import COLUMNS
 from image_classification.comparison.results import Result
-from image_classification.comparison.summary import Comparison
+from image_classification.comparison.summary import Baseline, Comparison
 from image_classification.evaluation import corruptions, metrics
 from image_classification.reporting import gallery, report, tables
 from image_classification.reporting.gallery import Picture, Section
@@ -31,6 +32,7 @@ LAYERS = pd.DataFrame(
     ],
     columns=["layer", "type", "output_shape", "parameters"],
 )
+BASELINE = Baseline("7", {"accuracy": 0.11, "balanced_accuracy": 0.1, "f1_macro": 0.02})
 NUMBERS = {column.key: 0.5 for column in COLUMNS}
 
 
@@ -63,7 +65,9 @@ def a_result(model: str, seed: int, wrong: int) -> Result:
     )
 
 
-def a_comparison(mistakes: dict[str, list[int]]) -> Comparison:
+def a_comparison(
+    mistakes: dict[str, list[int]], metric: str = "accuracy", names: Sequence[str] = ()
+) -> Comparison:
     """The comparison of models whose runs make so many mistakes."""
     results = [
         a_result(model, seed, wrong)
@@ -71,7 +75,7 @@ def a_comparison(mistakes: dict[str, list[int]]) -> Comparison:
         for seed, wrong in enumerate(runs)
     ]
     entries = leaderboard.ranked(leaderboard.entry(result, {}) for result in results)
-    return summary.judge("mnist", CLASSES, results, entries, TEST.labels)
+    return summary.judge("mnist", CLASSES, results, entries, TEST.labels, BASELINE, metric, names)
 
 
 TWO_MODELS = a_comparison({"lm": [30, 29, 31, 30, 29], "cnn": [2, 1, 1, 1, 2]})
@@ -164,11 +168,13 @@ def test_the_pages_show_the_columns_of_their_place(
 
     heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', text)
     for column in COLUMNS:
-        shown = sum(place in column.places for place in ("runs", "calibration", "costs"))
+        shown = sum(
+            column in leaderboard.columns(place) for place in ("runs", "calibration", "costs")
+        )
         assert heads.count(column.title) == shown
         for card in cards.values():
             assert (f"- {column.title}: {column.format(0.5)}\n" in card) == (
-                "card" in column.places
+                column in leaderboard.columns("card")
             )
     assert set(cards) == {result.training["run"] for result in TWO_MODELS.results}
 
@@ -232,6 +238,48 @@ def test_of_many_classes_the_weakest_are_shown() -> None:
     everything = tables.per_class(TWO_MODELS.results, most=10)["f1"]
     worst = everything[["lm", "cnn"]].mean(axis=1).sort_values().index[:3]
     assert shown.index.tolist() == worst.tolist()
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"), [("balanced_accuracy", "balanced accuracy"), ("f1_macro", "macro F1")]
+)
+@pytest.mark.parametrize("runs", [1, 5])
+def test_the_words_follow_the_metric(
+    metric: str, name: str, runs: int, tmp_path: Path, compose: Compose
+) -> None:
+    comparison = a_comparison({"lm": [30] * runs, "cnn": [2] * runs}, metric)
+    pictures = draw(comparison, tmp_path)
+    text = page(comparison, pictures, tmp_path, compose)
+
+    require_on_page(pictures, text)
+    assert f"with a test {name} of 50.00 %" in text
+    head, best, _ = table_rows(text, f"Test {name}, best first")
+    score = comparison.verdict.scores[0]
+    assert best[head.index("test" if runs == 1 else "mean")] == f"{score.mean:.4f}"
+    heads = table_rows(text, "All runs")[0]
+    assert heads[1:3] == [f"validation {name}", f"test {name}"]
+    assert f"best model by mean validation {name} first" in report.comparison_note(comparison, "k")
+    for word in ("Wilson", "McNemar"):
+        assert word not in text
+    assert re.findall(r"(?:mean test|Mean test) accuracy", text) == []
+
+
+def test_the_majority_baseline_stands_beside_the_models(tmp_path: Path, compose: Compose) -> None:
+    text = page(TWO_MODELS, [], tmp_path, compose)
+
+    said = "accuracy 0.1100, balanced accuracy 0.1000, macro F1 0.0200."
+    assert f"<p>{BASELINE.sentence()}</p>" in text
+    assert BASELINE.sentence().endswith(said)
+    assert BASELINE.sentence().startswith("Naming 7,")
+
+
+def test_a_likely_label_error_is_found_by_its_file(tmp_path: Path, compose: Compose) -> None:
+    names = [f"<{index}>.png" for index in range(len(TEST.labels))]
+    comparison = a_comparison({"cnn": [3] * 5}, names=names)
+
+    head, *rows = table_rows(page(comparison, [], tmp_path, compose), "The doubted labels")
+    assert [row[head.index("file")] for row in rows] == ["<0>.png", "<1>.png", "<2>.png"]
+    assert "file" not in table_rows(page(TWO_MODELS, [], tmp_path, compose), "The doubted")[0]
 
 
 def test_a_long_comparison_is_described_without_links() -> None:

@@ -13,6 +13,7 @@ from image_classification.core.errors import UserError
 FAMILY = r"[\w -]+"  # a model's, part of the name of a picture
 ROLES = ("train_images", "train_labels", "test_images", "test_labels")
 FAST = ("epochs", "batch_size", "learning_rate", "precision")  # what a model may set for `fast`
+METRICS = ("accuracy", "balanced_accuracy", "f1_macro")  # that can decide which model is better
 MOST = 2**31 - 1  # of what is counted: epochs, images of a batch, ...
 MOST_LAYERS = 1000  # Keras takes minutes to build more
 
@@ -112,6 +113,16 @@ class RecipeConfig:
 
 
 @dataclass
+class CompareConfig:
+    """How models are compared."""
+
+    metric: str  # which model is better goes by it: see METRICS
+
+    def __post_init__(self) -> None:
+        _require(self.metric in METRICS, "compare.metric", " or ".join(METRICS), self)
+
+
+@dataclass
 class Config:
     """All settings of a stage."""
 
@@ -122,6 +133,7 @@ class Config:
     seeds: list[int]
     seed: int
     output_dir: str
+    compare: CompareConfig
 
     def __post_init__(self) -> None:
         seeds = all(0 <= seed < 2**32 for seed in self.seeds)

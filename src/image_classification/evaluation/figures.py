@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 COLOURS = seaborn.color_palette("colorblind")
 MARKERS = "osD^vPX*"
 SHEET_COLUMNS = 5  # images in a row
-ACCURACY = "accuracy (stretched towards 100 %)"
+STRETCHED_TOWARDS_1 = "(stretched towards 100 %)"
+ACCURACY = f"accuracy {STRETCHED_TOWARDS_1}"
 LOWEST, HIGHEST = 0.05, 0.0005  # how far beyond 0 and 1 a stretched axis has its ends
 FEWEST_TICKS = 3
 TICKS = (  # of such an axis, from coarse to fine

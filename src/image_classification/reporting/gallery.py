@@ -88,35 +88,43 @@ def draw(
 
 def _scores(comparison: Comparison, published: Mapping[str, Sequence[float]]) -> Pictures:
     judged = comparison.verdict
+    name = verdict_text.metric_name(judged)
     if judged.pairs:
         interval = verdict_text.interval_name(judged)
         yield (
             Picture(
                 "verdict",
                 "differences",
-                f"Difference of test accuracy of each pair with its {interval}. "
+                f"Difference of test {name} of each pair with its {interval}. "
                 + verdict_text.headline(judged),
-                f"Differences of mean test accuracy in points, with {interval}s.",
+                f"Differences of mean test {name} in points, with {interval}s.",
             ),
-            figures.differences(judged.pairs),
+            figures.differences(judged.pairs, judged.metric),
         )
     means = ", ".join(f"{score.model} {percent(score.mean)}" for score in judged.scores)
     yield (
         Picture(
             "leaderboard",
             "leaderboard",
-            f"Mean test accuracy: {means}.",
-            "Each run on validation and on test, and the published results.",
+            f"Mean test {name}: {means}.",
+            "Each run on validation and on test"
+            + (", and the published results." if judged.metric == "accuracy" else "."),
         ),
         figures.leaderboard(
-            pd.DataFrame([entry.row() for entry in comparison.entries]), judged.scores, published
+            pd.DataFrame([entry.row() for entry in comparison.entries]),
+            judged.scores,
+            published if judged.metric == "accuracy" else {},
+            judged.metric,
         ),
     )
 
 
 def _curves(comparison: Comparison, curves: pd.DataFrame) -> Pictures:
-    accuracy = {score.model: score.mean for score in comparison.verdict.scores}
-    loss = {str(model): float(mean) for model, mean in comparison.means()["test_loss"].items()}
+    means = comparison.means()
+    accuracy, loss = (
+        {str(model): float(mean) for model, mean in means[column].items()}
+        for column in ("test_accuracy", "test_loss")
+    )
     for family, models in comparison.families().items():
         chosen, name = curves[curves["model"].isin(models)], family.replace(" ", "_")
         yield (
@@ -140,12 +148,14 @@ def _curves(comparison: Comparison, curves: pd.DataFrame) -> Pictures:
 def _confusion(comparison: Comparison) -> Pictures:
     for score in comparison.verdict.scores:
         labels, probabilities = _pooled(comparison, score.model)
-        matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), comparison.classes)
+        predicted = probabilities.argmax(axis=1)
+        mistakes = float((predicted != labels).mean())
+        matrix = metrics.confusion_matrix(labels, predicted, comparison.classes)
         yield (
             Picture(
                 "confusion",
                 f"confusion_{score.model}",
-                f"Confusion matrix of {score.model}: {percent(1 - score.mean)} of the test images "
+                f"Confusion matrix of {score.model}: {percent(mistakes)} of the test images "
                 "are off the diagonal.",
             ),
             confusion_matrix(matrix, score.model),
@@ -267,12 +277,14 @@ def _robustness(comparison: Comparison) -> tuple[Picture, Figure]:
 
 def _costs(comparison: Comparison) -> tuple[Picture, Figure]:
     titles = {column.key: column.title for column in leaderboard.COLUMNS}
+    name = verdict_text.metric_name(comparison.verdict)
     picture = Picture(
         "costs",
         "costs",
-        "Test accuracy against the time per image, one at a time and in batches of 256; a line "
-        "joins the models that no other beats in both accuracy and time.",
-        "The line joins the models that no other beats in both accuracy and time.",
+        f"Test {name} against the time per image, one at a time and in batches of 256; a line "
+        f"joins the models that no other beats in both {name} and time.",
+        f"The line joins the models that no other beats in both {name} and time.",
     )
     means = comparison.means().reset_index()
-    return picture, figures.costs(means, {key: titles[key] for key in COST_AXES})
+    axes = {key: titles[key] for key in COST_AXES}
+    return picture, figures.costs(means, axes, comparison.verdict.metric)
