@@ -20,7 +20,7 @@ from image_classification.core.errors import UserError
 from image_classification.core.files import atomic_folder
 from image_classification.data.arrays import Examples, Split
 from image_classification.data.splits import split_for_run
-from image_classification.evaluation import corruptions, figures, metrics
+from image_classification.evaluation import captions, corruptions, figures, metrics
 from image_classification.evaluation.latency import inference_microseconds
 from image_classification.models import saved
 from image_classification.models.prediction import predict
@@ -76,7 +76,7 @@ def evaluate(config: Config) -> Evaluation:
     with atomic_folder(Path(config.output_dir)) as folder:
         _write_tables(evaluation, split.test, split.classes, (), folder)
         (folder / "figures").mkdir()
-        _draw_evaluation(evaluation, split, config.model.name, folder / "figures")
+        _draw_evaluation(evaluation, split, (), config.model.name, folder / "figures")
         _draw_training(source, config.model.name, folder / "figures")
         event_log.write(folder, _events(evaluation, training, config.data.name))
     return evaluation
@@ -190,7 +190,9 @@ def _write_tables(
         table.to_json(folder / paths.TABLES / f"{name}.json", orient="split", index=False)
 
 
-def _draw_evaluation(evaluation: Evaluation, split: Split, title: str, folder: Path) -> None:
+def _draw_evaluation(
+    evaluation: Evaluation, split: Split, names: Sequence[str], title: str, folder: Path
+) -> None:
     test, classes = split.test, split.classes
     labels, probabilities = np.asarray(test.labels), evaluation.probabilities
     matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), classes)
@@ -198,7 +200,9 @@ def _draw_evaluation(evaluation: Evaluation, split: Split, title: str, folder: P
     worst = metrics.worst_mistakes(labels, probabilities, MISTAKES)
     sheet = figures.image_sheet(
         test.images[worst],
-        figures.mistake_captions(labels[worst], probabilities[worst], classes),
+        captions.mistake_captions(
+            labels[worst], probabilities[worst], classes, [names[i] for i in worst if names]
+        ),
         title=f"{title}: most confident mistakes on test",
     )
     sheet.savefig(folder / "worst_mistakes.png")

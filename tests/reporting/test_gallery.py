@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -10,11 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Compose, tiny_examples
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from image_classification.comparison import leaderboard, summary
 from image_classification.comparison.leaderboard import COLUMNS
 from image_classification.comparison.results import Result
 from image_classification.comparison.summary import Baseline, Comparison
+from image_classification.core.config import METRICS
 from image_classification.evaluation import corruptions, metrics
 from image_classification.reporting import gallery, report, tables
 from image_classification.reporting.gallery import Picture, Section
@@ -81,10 +85,12 @@ def a_comparison(
 TWO_MODELS = a_comparison({"lm": [30, 29, 31, 30, 29], "cnn": [2, 1, 1, 1, 2]})
 
 
-def draw(comparison: Comparison, folder: Path) -> list[Picture]:
+def draw(
+    comparison: Comparison, folder: Path, images: NDArray[np.uint8] = TEST.images
+) -> list[Picture]:
     curves = pd.concat([result.history.assign(model=result.model) for result in comparison.results])
     pictures = []
-    for picture, figure in gallery.draw(comparison, curves, TEST.images, {}):
+    for picture, figure in gallery.draw(comparison, curves, images, {}):
         figure.savefig(folder / f"{picture.name}.png", dpi=20)
         pictures.append(picture)
     return pictures
@@ -280,6 +286,80 @@ def test_a_likely_label_error_is_found_by_its_file(tmp_path: Path, compose: Comp
     head, *rows = table_rows(page(comparison, [], tmp_path, compose), "The doubted labels")
     assert [row[head.index("file")] for row in rows] == ["<0>.png", "<1>.png", "<2>.png"]
     assert "file" not in table_rows(page(TWO_MODELS, [], tmp_path, compose), "The doubted")[0]
+
+
+def test_a_class_without_test_images_is_no_weak_class(tmp_path: Path, compose: Compose) -> None:
+    """Classes 8 and 9 do not occur: most would think the models never find them."""
+    few = TEST.labels < 8
+    results = [
+        replace(
+            a_result("cnn", seed, 2),
+            per_class=metrics.per_class(TEST.labels[few], TEST.labels[few], CLASSES),
+            probabilities=a_result("cnn", seed, 2).probabilities[few],
+        )
+        for seed in range(2)
+    ]
+    entries = leaderboard.ranked(leaderboard.entry(result, {}) for result in results)
+    for metric in METRICS:
+        comparison = summary.judge(
+            "mnist", CLASSES, results, entries, TEST.labels[few], BASELINE, metric
+        )
+        text = page(comparison, draw(comparison, tmp_path), tmp_path, compose)
+
+        assert [row[0] for row in table_rows(text, "F1 of each class")[1:]] == CLASSES[:8]
+        assert "No test image is of 2 of the 10 classes" in text
+        assert "with the lowest F1" not in text
+        (card, _) = report.model_cards(comparison, "fast", [28, 28, 1], 100).values()
+        assert "Weakest classes by recall: 0 (100.0 %), 1 (100.0 %), 2 (100.0 %)" in card
+
+
+def test_pages_on_many_classes_name_a_few(tmp_path: Path, compose: Compose) -> None:
+    classes = [f"a breed of dogs with a long name, number {index}" for index in range(100)]
+    labels = np.arange(100, dtype=np.uint8)
+    probabilities = np.eye(100, dtype=np.float32)[np.roll(labels, 1)]
+    result = replace(
+        a_result("cnn", 0, 0),
+        per_class=metrics.per_class(labels, np.roll(labels, 1), classes),
+        probabilities=probabilities,
+    )
+    entries = [leaderboard.entry(result, {})]
+    comparison = summary.judge("dogs", classes, [result], entries, labels, BASELINE)
+    images = np.zeros((100, 8, 8, 3), np.uint8)
+    pictures = draw(comparison, tmp_path, images)
+    text = page(comparison, pictures, tmp_path, compose)
+
+    require_on_page(pictures, text)
+    assert len(table_rows(text, "F1 of each class")) == 1 + report.MOST_CLASSES
+    assert "The 20 of 100 classes with the lowest F1" in text
+    assert "colours are per cent of the row" in text
+    (card,) = report.model_cards(comparison, "fast", [8, 8, 3], 100).values()
+    assert "into 100 classes: " in card
+    assert f"number {report.MOST_CLASSES - 1}, ...\n" in card
+    assert len(card) < 5000  # characters that MLflow's databases keep
+
+
+def test_mistakes_are_captioned_with_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions: dict[str, list[str]] = {}
+
+    def sheet(images: object, shown: list[str], title: str) -> Figure:
+        captions[title] = shown
+        return Figure()
+
+    monkeypatch.setattr(gallery, "image_sheet", sheet)
+    names = [f"folder/{index}.png" for index in range(len(TEST.labels))]
+    comparison = a_comparison({"lm": [4] * 5, "cnn": [3] * 5}, names=names)
+    curves = pd.concat([result.history.assign(model=result.model) for result in comparison.results])
+    for _ in gallery.draw(comparison, curves, TEST.images, {}):
+        pass
+
+    files = {title: [c.splitlines()[-1] for c in shown] for title, shown in captions.items()}
+    assert files == {
+        "Missed by every model": ["0.png", "1.png", "2.png"],
+        "Missed by only one model": ["3.png"],
+        "lm: most confident mistakes": ["0.png", "1.png", "2.png", "3.png"],
+        "cnn: most confident mistakes": ["0.png", "1.png", "2.png"],
+        "Likely label errors": ["0.png", "1.png", "2.png"],
+    }
 
 
 def test_a_long_comparison_is_described_without_links() -> None:

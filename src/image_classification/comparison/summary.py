@@ -53,6 +53,7 @@ class Comparison:
     label_errors: from error_analysis.likely_label_errors for the runs of the unbeaten models, with
         names of classes.
     baseline: what a model without any skill scores.
+    names: of the test examples' files; empty for data without files.
     """
 
     data: str
@@ -66,6 +67,7 @@ class Comparison:
     confused: pd.DataFrame
     label_errors: pd.DataFrame
     baseline: Baseline
+    names: Sequence[str]
 
     def means(self) -> pd.DataFrame:
         """The means of the leaderboard's numbers over the runs of each model, one row per model."""
@@ -134,4 +136,5 @@ def judge(
         confused=error_analysis.confused_pairs(labels, probabilities, classes, CONFUSED_PAIRS),
         label_errors=label_errors,
         baseline=baseline,
+        names=names,
     )

@@ -1,6 +1,6 @@
 """The pictures of the report: a comparison in; figures with their sections, texts and names out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +13,11 @@ from image_classification.comparison import error_analysis, leaderboard, verdict
 from image_classification.comparison.leaderboard import percent
 from image_classification.comparison.summary import Comparison
 from image_classification.evaluation import corruptions, metrics
+from image_classification.evaluation.captions import caption_line, mistake_captions, with_files
 from image_classification.evaluation.figures import (
     SHEET_COLUMNS,
     confusion_matrix,
     image_sheet,
-    mistake_captions,
     reliability,
 )
 from image_classification.reporting import figures
@@ -189,9 +189,12 @@ def _misses(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
     everyone = np.concatenate(list(comparison.probabilities.values()))
     together = error_analysis.mistaken_for(labels, everyone)
     captions = [
-        f"{index}: {classes[labels[index]]}\ntaken for {classes[together[index]]}"
+        caption_line(f"{index}: ", classes[labels[index]])
+        + "\n"
+        + caption_line("taken for ", classes[together[index]])
         for index in shared
     ]
+    captions = with_files(captions, _files(comparison, shared))
     yield (
         Picture(
             "misses",
@@ -210,8 +213,11 @@ def _misses(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
         for index in indices[:SHEET_COLUMNS]:
             chosen.append(int(index))
             captions.append(
-                f"only {model}: {classes[labels[index]]}\ntaken for {classes[taken_for[index]]}"
+                caption_line(f"only {model}: ", classes[labels[index]])
+                + "\n"
+                + caption_line("taken for ", classes[taken_for[index]])
             )
+    captions = with_files(captions, _files(comparison, chosen))
     yield (
         Picture(
             "misses",
@@ -229,7 +235,9 @@ def _mistakes(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
     for score in comparison.verdict.scores:
         probabilities = comparison.probabilities[score.model].mean(axis=0)
         worst = metrics.worst_mistakes(labels, probabilities, SHEET // 2)
-        captions = mistake_captions(labels[worst], probabilities[worst], comparison.classes)
+        captions = mistake_captions(
+            labels[worst], probabilities[worst], comparison.classes, _files(comparison, worst)
+        )
         yield (
             Picture(
                 "mistakes",
@@ -245,9 +253,12 @@ def _mistakes(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
 def _label_errors(comparison: Comparison, images: NDArray[np.uint8]) -> tuple[Picture, Figure]:
     doubted = comparison.label_errors[:SHEET]
     captions = [
-        f"{row['example']}: label {row['label']}\nlooks like {row['suggested']}"
+        caption_line(f"{row['example']}: label ", row["label"])
+        + "\n"
+        + caption_line("looks like ", row["suggested"])
         for row in doubted.to_dict("records")
     ]
+    captions = with_files(captions, _files(comparison, doubted["example"]))
     picture = Picture(
         "label_errors",
         "likely_label_errors",
@@ -256,6 +267,11 @@ def _label_errors(comparison: Comparison, images: NDArray[np.uint8]) -> tuple[Pi
     )
     chosen = images[doubted["example"].to_numpy(int)]
     return picture, image_sheet(chosen, captions, "Likely label errors")
+
+
+def _files(comparison: Comparison, examples: Iterable[int]) -> list[str]:
+    """The names of the examples' files; none for data without files."""
+    return [comparison.names[int(index)] for index in examples] if comparison.names else []
 
 
 def _robustness(comparison: Comparison) -> tuple[Picture, Figure]:

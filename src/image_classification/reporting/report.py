@@ -20,6 +20,7 @@ from image_classification.comparison.summary import Comparison
 from image_classification.comparison.verdict import Pair
 from image_classification.core.config import DataConfig
 from image_classification.evaluation import corruptions
+from image_classification.evaluation.figures import MOST_NUMBERED
 from image_classification.reporting import tables
 from image_classification.reporting.gallery import Picture
 
@@ -76,6 +77,8 @@ def html(
         recipes=tables.recipes(comparison.results),
         architectures=tables.architectures(comparison.results),
         per_class=tables.per_class(comparison.results, MOST_CLASSES),
+        most_numbered=MOST_NUMBERED,
+        tested=len(set(comparison.labels.tolist())),
         settings=settings,
         split_per_seed=data.split_per_seed,
         commit=commit,
@@ -117,6 +120,7 @@ def model_cards(
             entry=entry,
             data=comparison.data,
             classes=comparison.classes,
+            most_classes=MOST_CLASSES,
             recipe=recipe,
             image_shape=image_shape,
             validation_examples=validation_examples,
