@@ -55,7 +55,9 @@ def of_predictions(labels: NDArray[np.integer], predicted: NDArray[np.integer]) 
         From 0 to 1: accuracy, balanced_accuracy (the mean recall, which is also recall_macro),
         precision, recall, f1, precision_macro, recall_macro, f1_macro.
     """
-    values = {"accuracy": sklearn.metrics.accuracy_score(labels, predicted)}
+    values = {
+        "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
+    }
     for average, suffix in (("weighted", ""), ("macro", "_macro")):
         precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
             labels, predicted, labels=np.unique(labels), average=average, zero_division=0
