@@ -112,7 +112,8 @@ def differences(pairs: Sequence[Pair], metric: str = "accuracy") -> Figure:
     axes.axvline(0, color="0.3", linewidth=1)
     # On a linear scale, pairs with the weakest model would leave all others in one spot.
     axes.set_xscale("symlog", linthresh=0.5)
-    axes.set_xticks([-1, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10], minor=False)
+    negative, positive = [-50, -20, -10, -5, -2, -1, -0.2], [0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    axes.set_xticks([*negative, 0, *positive], minor=False)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     bounds = [
