@@ -73,10 +73,11 @@ def evaluate(config: Config) -> Evaluation:
     training = _read_training(source)
     model = saved.load(source / paths.MODEL_FILE, training["model_sha256"])
     evaluation = _measure(model, split, _training_costs(training, source))
+    names: Sequence[str] = ()  # of the test images' files
     with atomic_folder(Path(config.output_dir)) as folder:
-        _write_tables(evaluation, split.test, split.classes, (), folder)
+        _write_tables(evaluation, split.test, split.classes, names, folder)
         (folder / "figures").mkdir()
-        _draw_evaluation(evaluation, split, (), config.model.name, folder / "figures")
+        _draw_evaluation(evaluation, split, names, config.model.name, folder / "figures")
         _draw_training(source, config.model.name, folder / "figures")
         event_log.write(folder, _events(evaluation, training, config.data.name))
     return evaluation

@@ -32,6 +32,8 @@ def predict(
 
 def test_every_metric_that_can_be_set_can_decide() -> None:
     assert tuple(METRICS) == config.METRICS
+    names = [metric.name for metric in METRICS.values()]
+    assert names == ["accuracy", "balanced accuracy", "macro F1"]
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -55,7 +55,7 @@ def f1_macro(labels: Indices, predicted: Indices) -> NDArray[np.float64]:
     both = counts + np.bincount(predicted, minlength=most)
     f1 = 2 * right / np.maximum(both, 1)
     occurring = counts > 0
-    of_hit = (f1 - 2 * (right - 1) / np.maximum(both - 2, 1)) * occurring
+    of_hit = f1 - 2 * (right - 1) / np.maximum(both - 2, 1)
     of_mistake = (f1 - 2 * right / np.maximum(both - 1, 1)) * occurring
     losses = np.where(hits, of_hit[labels], of_mistake[labels] + of_mistake[predicted])
     influences = (len(labels) - 1) * losses / occurring.sum()
