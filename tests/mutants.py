@@ -33,9 +33,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).parent.parent
 PACKAGE = "image_classification"
 MODULES = (
-    *("comparison/error_analysis", "comparison/leaderboard", "comparison/statistical_tests"),
-    *("comparison/verdict", "comparison/verdict_text", "data/splits", "evaluation/metrics"),
-    *("tracking/provenance",),
+    *("comparison/contributions", "comparison/error_analysis", "comparison/leaderboard"),
+    *("comparison/statistical_tests", "comparison/verdict", "comparison/verdict_text"),
+    *("data/splits", "evaluation/metrics", "tracking/provenance"),
     *("training/batches", "training/checkpoint", "training/fit", "training/schedules"),
 )
 ENOUGH, ENOUGH_EACH = 90, 85  # percent caught: of all mutants, and of those of any module

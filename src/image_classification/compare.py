@@ -18,13 +18,14 @@ import pandas as pd
 from image_classification.comparison import leaderboard, summary, verdict_text
 from image_classification.comparison.leaderboard import Entry
 from image_classification.comparison.results import Result, read_result
-from image_classification.comparison.summary import Comparison
+from image_classification.comparison.summary import Baseline, Comparison
 from image_classification.core import paths, readers
 from image_classification.core.compose import SETTINGS_HINT
 from image_classification.core.config import Config, flatten
 from image_classification.core.files import atomic_folder
 from image_classification.data.arrays import Examples, Split
 from image_classification.data.fingerprint import require_split
+from image_classification.evaluation import metrics
 from image_classification.reporting import gallery, report
 from image_classification.reporting.gallery import Picture
 from image_classification.reporting.report import Links
@@ -37,7 +38,7 @@ CHAMPION = "champion"
 IDS = "MLflow's run ids are those of the store that this page was made with; another gives others."
 REGISTERED_MODEL = (
     "Classifiers of the data set {name}, one version per run. `champion` is the best run of the "
-    "model with the best mean validation accuracy; the alias of a model's name is the best run of "
+    "model with the best mean validation {metric}; the alias of a model's name is the best run of "
     "that model. Load one with `mlflow.pyfunc.load_model('models:/{name}@champion')`; it takes "
     "uint8 images with pixels from 0 to 255 as they are, not scaled. The latest run `comparison` "
     "of the experiment says which model is better, and how certain that is."
@@ -84,8 +85,27 @@ def _judge(config: Config, split: Split) -> Comparison:
         for seed in config.seeds
     ]
     published = config.data.published
-    entries = leaderboard.ranked(leaderboard.entry(result, published) for result in results)
-    return summary.judge(config.data.dataset, split.classes, results, entries, labels)
+    metric = config.compare.metric
+    entries = leaderboard.ranked(
+        (leaderboard.entry(result, published) for result in results), metric
+    )
+    return summary.judge(
+        config.data.dataset,
+        split.classes,
+        results,
+        entries,
+        labels,
+        _baseline(split),
+        metric,
+        names=split.names("test"),
+    )
+
+
+def _baseline(split: Split) -> Baseline:
+    named = metrics.majority_class(split.train.labels)
+    labels = np.asarray(split.test.labels)
+    scores = metrics.of_predictions(labels, np.full(len(labels), named))
+    return Baseline(split.classes[named], scores)
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -115,17 +135,20 @@ def _links(experiment: str, entries: Sequence[Entry]) -> Links | None:
 def _write_tables(compared: Comparison, config: Config, links: Links | None, folder: Path) -> None:
     rows = [entry.row() for entry in compared.entries]
     (folder / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
-    metrics = json.dumps(leaderboard.metrics(compared.entries), indent=2, sort_keys=True)
-    (folder / paths.METRICS_FILE).write_text(metrics + "\n")
+    metric, name = compared.verdict.metric, verdict_text.metric_name(compared.verdict)
+    shown = json.dumps(leaderboard.metrics(compared.entries, metric), indent=2, sort_keys=True)
+    (folder / paths.METRICS_FILE).write_text(shown + "\n")
     judged = json.dumps(asdict(compared.verdict), indent=2)
     (folder / "verdict.json").write_text(judged + "\n")
     compared.label_errors.to_csv(folder / "likely_label_errors.csv", index=False)
     table = leaderboard.markdown(
         compared.entries,
         title=f"Leaderboard: {config.data.dataset}",
-        note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} run(s) per model; "
-        "test scores do not affect the order.",
+        note=f"Recipe `{config.recipe.name}`, n = {len(config.seeds)} run(s) per model, ordered by "
+        f"validation {name}; test scores do not affect the order.",
         addresses=links.runs if links else {},
+        metric=metric,
+        below=compared.baseline.sentence(),
     )
     page = f"{table}\n## Which model is better\n\n{verdict_text.markdown(compared.verdict)}"
     if links:
@@ -161,7 +184,9 @@ def _events(
     versions = {
         "type": "versions",
         "name": compared.data,
-        "description": REGISTERED_MODEL.format(name=compared.data),
+        "description": REGISTERED_MODEL.format(
+            name=compared.data, metric=verdict_text.metric_name(compared.verdict)
+        ),
         "cards": {key: cards[key] for key in runs},
     }
     aliases = {"type": "aliases", "name": compared.data, "values": _aliases(compared.entries)}

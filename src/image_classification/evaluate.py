@@ -4,6 +4,7 @@ It writes metrics, predictions, robustness to corrupted images, costs, and figur
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from image_classification.core.errors import UserError
 from image_classification.core.files import atomic_folder
 from image_classification.data.arrays import Examples, Split
 from image_classification.data.splits import split_for_run
-from image_classification.evaluation import corruptions, figures, metrics
+from image_classification.evaluation import captions, corruptions, figures, metrics
 from image_classification.evaluation.latency import inference_microseconds
 from image_classification.models import saved
 from image_classification.models.prediction import predict
@@ -72,10 +73,11 @@ def evaluate(config: Config) -> Evaluation:
     training = _read_training(source)
     model = saved.load(source / paths.MODEL_FILE, training["model_sha256"])
     evaluation = _measure(model, split, _training_costs(training, source))
+    names = split.names("test")
     with atomic_folder(Path(config.output_dir)) as folder:
-        _write_tables(evaluation, split.test, split.classes, folder)
+        _write_tables(evaluation, split.test, split.classes, names, folder)
         (folder / "figures").mkdir()
-        _draw_evaluation(evaluation, split, config.model.name, folder / "figures")
+        _draw_evaluation(evaluation, split, names, config.model.name, folder / "figures")
         _draw_training(source, config.model.name, folder / "figures")
         event_log.write(folder, _events(evaluation, training, config.data.dataset))
     return evaluation
@@ -156,7 +158,14 @@ def _robustness(
     return pd.DataFrame(rows, columns=["corruption", "strength", "accuracy"])
 
 
-def _write_tables(evaluation: Evaluation, test: Examples, classes: list[str], folder: Path) -> None:
+def _write_tables(
+    evaluation: Evaluation,
+    test: Examples,
+    classes: list[str],
+    names: Sequence[str],
+    folder: Path,
+) -> None:
+    """The names are those of the test images' files; empty for data without files."""
     for name, values in (
         (paths.METRICS_FILE, evaluation.metrics),
         (paths.COSTS_FILE, evaluation.costs),
@@ -168,19 +177,23 @@ def _write_tables(evaluation: Evaluation, test: Examples, classes: list[str], fo
     predictions = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in classes])
     predictions.insert(0, "actual", np.take(classes, labels))
     predictions.insert(1, "predicted", np.take(classes, predicted))
+    if names:
+        predictions.insert(0, "file", list(names))
     predictions.to_csv(folder / paths.PREDICTIONS_FILE, index_label="example")
     per_class = metrics.per_class(labels, predicted, classes)
     per_class.to_csv(folder / paths.PER_CLASS_FILE, index=False)
     matrix = metrics.confusion_matrix(labels, predicted, classes)
     matrix.to_csv(folder / "confusion_matrix.csv")
     (folder / paths.TABLES).mkdir()
-    mistakes = metrics.mistakes(labels, probabilities, classes, MISTAKES_IN_TABLE)
+    mistakes = metrics.mistakes(labels, probabilities, classes, MISTAKES_IN_TABLE, names)
     for name, table in (("per_class", per_class), ("mistakes", mistakes)):
         # The format of mlflow.log_table, which itself would append to a table that is there.
         table.to_json(folder / paths.TABLES / f"{name}.json", orient="split", index=False)
 
 
-def _draw_evaluation(evaluation: Evaluation, split: Split, title: str, folder: Path) -> None:
+def _draw_evaluation(
+    evaluation: Evaluation, split: Split, names: Sequence[str], title: str, folder: Path
+) -> None:
     test, classes = split.test, split.classes
     labels, probabilities = np.asarray(test.labels), evaluation.probabilities
     matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), classes)
@@ -188,7 +201,9 @@ def _draw_evaluation(evaluation: Evaluation, split: Split, title: str, folder: P
     worst = metrics.worst_mistakes(labels, probabilities, MISTAKES)
     sheet = figures.image_sheet(
         test.images[worst],
-        figures.mistake_captions(labels[worst], probabilities[worst], classes),
+        captions.mistake_captions(
+            labels[worst], probabilities[worst], classes, [names[i] for i in worst if names]
+        ),
         title=f"{title}: most confident mistakes on test",
     )
     sheet.savefig(folder / "worst_mistakes.png")

@@ -106,6 +106,14 @@ def test_a_label_that_all_runs_contradict_alike_is_doubted() -> None:
     )
 
 
+def test_a_doubted_label_is_found_by_its_file() -> None:
+    wrong = np.tile([[0.9, 0.1], [0.2, 0.8]], (5, 1, 1))
+
+    found = error_analysis.likely_label_errors(np.array([0, 0]), wrong, ["x.png", "y.png"])
+
+    assert found[["example", "file"]].to_dict("records") == [{"example": 1, "file": "y.png"}]
+
+
 def test_equally_doubtful_labels_stay_in_order() -> None:
     found = error_analysis.likely_label_errors(
         np.zeros(100, int), np.array([[[0.1, 0.9], [0.2, 0.8]] * 50] * 5)

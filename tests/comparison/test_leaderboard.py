@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from image_classification.comparison import leaderboard
-from image_classification.comparison.leaderboard import COLUMNS, Entry, Place
+from image_classification.comparison.leaderboard import COLUMNS, RANKED, Entry, Place
 from image_classification.comparison.results import Result
+from image_classification.core.config import METRICS
 from image_classification.core.errors import UserError
 
 PLACES: tuple[Place, ...] = ("runs", "calibration", "costs", "card")
@@ -16,6 +17,10 @@ VALUES: dict[str, float] = {
     "validation_accuracy": 0.99,
     "validation_loss": 0.03,
     "test_accuracy": 0.98,
+    "validation_balanced_accuracy": 0.95,
+    "test_balanced_accuracy": 0.94,
+    "validation_f1_macro": 0.93,
+    "test_f1_macro": 0.92,
     "test_precision": 0.97,
     "test_recall": 0.96,
     "test_loss": 0.06,
@@ -90,16 +95,31 @@ def test_each_place_shows_its_columns() -> None:
 
     assert shown == {
         "runs": [
-            *("parameters", "validation_accuracy", "test_accuracy", "test_precision"),
-            *("test_recall", "epochs", "fit_seconds"),
+            *("validation_accuracy", "test_accuracy", "parameters", "test_balanced_accuracy"),
+            *("test_f1_macro", "test_precision", "test_recall", "epochs", "fit_seconds"),
         ],
         "calibration": ["test_loss", "test_brier", "test_calibration_error"],
         "costs": [
             *("parameters", "fit_seconds", "model_bytes"),
             *("microseconds_batch_1", "microseconds_batch_256"),
         ],
-        "card": [key for key in VALUES if key != "validation_loss"],
+        "card": [
+            *("validation_accuracy", "test_accuracy", "parameters", "test_balanced_accuracy"),
+            *("test_f1_macro", "test_precision", "test_recall", "test_loss", "test_brier"),
+            *("test_calibration_error", "epochs", "fit_seconds", "model_bytes"),
+            *("microseconds_batch_1", "microseconds_batch_256"),
+        ],
     }
+
+
+@pytest.mark.parametrize("place", RANKED)
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_scores_that_decide_come_first(place: Place, metric: str) -> None:
+    keys = [column.key for column in leaderboard.columns(place, metric)]
+
+    assert keys[:2] == [f"validation_{metric}", f"test_{metric}"]
+    assert len(set(keys)) == len(keys)
+    assert {"test_accuracy", *keys[2:]} >= {c.key for c in leaderboard.columns(place)} - {*keys[:2]}
 
 
 def test_each_column_has_its_format() -> None:
@@ -108,6 +128,10 @@ def test_each_column_has_its_format() -> None:
         "validation_accuracy": "0.9900",
         "validation_loss": "0.0300",
         "test_accuracy": "0.9800",
+        "validation_balanced_accuracy": "0.9500",
+        "test_balanced_accuracy": "0.9400",
+        "validation_f1_macro": "0.9300",
+        "test_f1_macro": "0.9200",
         "test_precision": "0.9700",
         "test_recall": "0.9600",
         "test_loss": "0.0600",
@@ -131,6 +155,14 @@ def test_equal_accuracies_are_ranked_by_validation_loss() -> None:
     better = an_entry(seed=1, validation_loss=0.02)
 
     assert leaderboard.ranked([ENTRY, better]) == [better, ENTRY]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_rank_goes_by_the_metric_that_decides(metric: str) -> None:
+    worse = {f"validation_{other}": 0.1 for other in METRICS}
+    better = replace(ENTRY, model="nn", values=VALUES | worse | {f"validation_{metric}": 0.995})
+
+    assert leaderboard.ranked([ENTRY, better], metric) == [better, ENTRY]
 
 
 def test_a_model_with_one_lucky_run_does_not_rank_above_the_better_one() -> None:
@@ -158,6 +190,12 @@ def test_the_best_run_of_each_model_comes_first() -> None:
     }
 
 
+def test_a_line_stands_below_the_table() -> None:
+    page = leaderboard.markdown([ENTRY], "Title", "Note.", {}, below="A line.")
+
+    assert page.endswith(" | - |\n\nA line.\n")
+
+
 def test_the_page_shows_the_columns_of_runs_and_the_published_accuracies() -> None:
     entry = replace(ENTRY, published_test_accuracy=[0.992, 0.9909])
 
@@ -172,6 +210,8 @@ def test_the_page_shows_the_columns_of_runs_and_the_published_accuracies() -> No
         "parameters": "650,714",
         "validation accuracy": "0.9900",
         "test accuracy": "0.9800",
+        "test balanced accuracy": "0.9400",
+        "test macro F1": "0.9200",
         "precision, weighted": "0.9700",
         "recall, weighted": "0.9600",
         "epochs": "4",

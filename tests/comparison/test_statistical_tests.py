@@ -9,15 +9,15 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from image_classification.comparison import statistical_tests
+from image_classification.comparison.contributions import Contributions, Hits
 from image_classification.comparison.statistical_tests import (
     Difference,
-    Hits,
     PooledVariance,
     RunsNeeded,
 )
 
 
-def compare(first: Hits, second: Hits, pairs: int = 1) -> Difference:
+def compare(first: Contributions, second: Contributions, pairs: int = 1) -> Difference:
     """Two models that are the only ones."""
     pooled = statistical_tests.pooled_variance([first, second])
     return statistical_tests.compare(first, second, pooled, pairs)
@@ -405,3 +405,34 @@ def test_as_many_runs_as_needed_have_the_stated_power() -> None:
     power = np.mean(scipy.stats.ttest_ind(first, second, axis=1).pvalue < 0.05)
 
     assert 0.75 < power < 0.92
+
+
+# Contributions to other scores than the accuracy, of one run each on five examples.
+VALUES = np.array([[0.2, 1.4, 0.9, 1.1, 0.4]])
+OTHERS = np.array([[0.1, 0.9, 1.0, 0.2, 0.3]])
+
+
+def test_other_scores_have_students_interval_over_examples() -> None:
+    interval = statistical_tests.interval_over_examples(VALUES * 0.5)
+
+    # By hand: mean 0.4, variance 0.06125, of the mean 0.01225; t(0.975, 4) = 2.776445.
+    assert (interval.low, interval.high) == pytest.approx((0.092704, 0.707296), abs=1e-6)
+    assert statistical_tests.interval_over_examples(VALUES * 0.5 + 0.5).high == 1
+
+
+def test_one_run_each_of_other_scores_is_the_paired_t_test() -> None:
+    compared = compare(VALUES, OTHERS)
+
+    expected = scipy.stats.ttest_rel(VALUES[0], OTHERS[0])
+    bounds = expected.confidence_interval()
+    assert compared.p_value == pytest.approx(expected.pvalue)
+    assert (compared.interval.low, compared.interval.high) == pytest.approx((bounds[0], bounds[1]))
+    assert compared.test == "paired t test over examples, one run each"
+    assert compare(VALUES, VALUES).p_value == 1
+
+
+def test_a_difference_without_any_variance_is_certain_unless_it_is_of_rounding() -> None:
+    even = np.full((1, 5), 0.5)
+
+    assert compare(even, even + 0.25).p_value == 0
+    assert compare(even, even + 1e-16).p_value == 1

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest
 
 from image_classification.comparison import statistical_tests, verdict
-from image_classification.comparison.statistical_tests import Hits
+from image_classification.comparison.contributions import Hits
 from image_classification.comparison.verdict import Score
 
 

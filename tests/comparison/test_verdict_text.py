@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from image_classification.comparison import verdict, verdict_text
+from image_classification.comparison.contributions import Hits
 from image_classification.comparison.statistical_tests import (
     Difference,
-    Hits,
     Interval,
     Probability,
     RunsNeeded,

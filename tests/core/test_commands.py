@@ -52,7 +52,7 @@ def refused(project: Project, *command: str) -> str:
         (["recipe.epochs=many"], "recipe.epochs: Value 'many' of type 'str' could not be conver"),
         (["recipe.epoch=3"], "unknown key recipe.epoch; known here: batch_size, epochs"),
         (["+recipe.epoch=3"], "unknown key recipe.epoch; known here: batch_size, epochs"),
-        (["epochs=3"], "unknown key epochs; known here: data, "),
+        (["epochs=3"], "unknown key epochs; known here: compare, data, "),
         (["model=[nn"], "no viable alternative"),
         ([], "data/split/train_images.npy is missing: run `dvc repro split`"),
     ],

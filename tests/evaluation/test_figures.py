@@ -54,6 +54,43 @@ def test_confusion_rows_are_per_cent_of_the_actual_class() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "actual")
 
 
+def class_names(count: int) -> list[str]:
+    return [f"American_wire_haired_water_spaniel_{index}" for index in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 10, 20, 21, 100, 300])
+def test_the_names_of_many_classes_do_not_overlap(count: int) -> None:
+    names = class_names(count)
+    matrix = pd.DataFrame(np.eye(count, dtype=int), index=names, columns=names)
+    figure = drawn(figures.confusion_matrix(matrix, "model"))
+    axes = figure.axes[0]
+
+    assert max(figure.get_size_inches()) <= figures.LARGEST_SIDE
+    assert len(axes.texts) == (count**2 if count <= figures.MOST_NUMBERED else 0)
+    inside = figure.bbox
+    for labels, low in ((axes.get_yticklabels(), "y0"), (axes.get_xticklabels(), "x0")):
+        boxes = [label.get_window_extent() for label in labels]
+        assert all(inside.x0 <= box.x0 and inside.y0 <= box.y0 for box in boxes)
+        assert len(boxes) >= min(count, 50)
+        places = sorted(getattr(box, low) for box in boxes)
+        thickest = max(box.height if low == "y0" else box.width for box in boxes)
+        assert np.diff(places).min() >= 0.8 * thickest  # of which a part is empty
+
+
+def test_of_many_classes_the_most_probable_are_shown_beside_an_example() -> None:
+    probabilities = np.linspace(1, 2, 100) / 150
+    image = tiny_examples(1, 0).images[0]
+    figure = drawn(figures.example_prediction(image, 3, probabilities, class_names(100), "title"))
+    picture, bars = figure.axes
+
+    shown = [label.get_text() for label in bars.get_yticklabels()]
+    assert [name.rpartition("_")[2] for name in shown] == [
+        str(index) for index in range(99, 89, -1)
+    ]
+    assert bars.containers[0].datavalues == pytest.approx(probabilities[:89:-1])  # type: ignore[attr-defined]
+    assert [line[-2:] for line in picture.get_title().splitlines()] == ["_3", "99"]
+
+
 def test_the_example_names_the_actual_and_the_predicted_class() -> None:
     probabilities = np.full(10, 0.02)
     probabilities[7] = 0.82
@@ -71,14 +108,6 @@ def test_the_sheet_of_mistakes_takes_any_number(count: int) -> None:
 
     shown = [axes.get_title() for axes in figure.axes if axes.images]
     assert shown == captions
-
-
-def test_a_mistake_is_captioned_with_both_classes_and_the_confidence() -> None:
-    probabilities = np.array([[0.1, 0.2, 0.7]])
-
-    assert figures.mistake_captions(np.array([1]), probabilities, ["a", "b", "c"]) == [
-        "b taken for c\n70.0% confident"
-    ]
 
 
 def test_reliability_has_a_panel_a_model_on_the_diagonal() -> None:
@@ -117,7 +146,20 @@ def test_a_stretched_scale_can_be_read_back() -> None:
     assert shrink(stretch(accuracies)).tolist() == pytest.approx(accuracies.tolist(), abs=1e-6)
 
 
-def test_colour_images_can_be_drawn() -> None:
-    image = np.zeros((8, 8, 3), np.uint8)
+@pytest.mark.parametrize("shape", [(8, 12, 3), (8, 1, 3), (1, 8, 4), (1, 1, 3)])
+def test_colours_are_shown_as_they_are(shape: tuple[int, int, int]) -> None:
+    image = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    figure = drawn(figures.image_sheet(image[None], ["caption"], "title"))
+    (shown,) = figure.axes[0].images
 
-    drawn(figures.example_prediction(image, 0, np.eye(10)[0], CLASSES, "title"))
+    assert np.array_equal(np.asarray(shown.get_array()), image)
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 1), (8, 1, 1), (1, 1, 1), (8, 12, 2)])
+def test_a_single_channel_is_shown_as_ink_on_paper(shape: tuple[int, int, int]) -> None:
+    image = np.zeros(shape, np.uint8)
+    figure = drawn(figures.image_sheet(image[None], ["caption"], "title"))
+    (shown,) = figure.axes[0].images
+
+    assert np.asarray(shown.get_array()).shape == shape[:2]
+    assert shown.to_rgba(np.zeros(1))[0].tolist() == [1, 1, 1, 1]

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
 
 from image_classification.evaluation import metrics
 
@@ -55,11 +56,40 @@ def test_weighted_averages_count_examples_and_macro_averages_count_classes() -> 
         "precision": 3 / 4 * 3 / 4,
         "recall": 3 / 4,
         "f1": 3 / 4 * 6 / 7,
-        "precision_macro": 3 / 4 / 3,
-        "recall_macro": 1 / 3,
-        "f1_macro": 6 / 7 / 3,
+        "precision_macro": 3 / 4 / 2,
+        "recall_macro": 1 / 2,
+        "balanced_accuracy": 1 / 2,
+        "f1_macro": 6 / 7 / 2,
     }
     assert {key: values[key] for key in expected} == pytest.approx(expected)  # others may be added
+
+
+def test_balanced_accuracy_is_scikit_learns() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.choice(5, 300, p=[0.6, 0.3, 0.06, 0.04, 0])
+    predicted = np.where(generator.random(300) < 0.7, labels, generator.integers(0, 4, 300))
+
+    values = metrics.of_predictions(labels, predicted)
+
+    assert values["balanced_accuracy"] == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(labels, predicted)
+    )
+
+
+def test_a_class_without_examples_does_not_change_the_averages() -> None:
+    """One whose predictions are mistakes, and one that is not predicted either."""
+    values = metrics.of_predictions(np.array([0, 0, 1, 1]), np.array([0, 5, 1, 1]))
+
+    assert values["balanced_accuracy"] == values["recall_macro"] == 3 / 4
+    assert values["precision_macro"] == 1
+    assert values["f1_macro"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_the_majority_class_is_the_most_frequent_one() -> None:
+    labels = np.array([2, 1, 1, 2, 0, 2], np.uint8)
+
+    assert metrics.majority_class(labels) == 2
+    assert metrics.majority_class(labels[:4]) == 1  # as frequent as 2
 
 
 def test_each_class_has_its_row_even_without_examples() -> None:
@@ -125,6 +155,14 @@ def test_the_table_of_mistakes_holds_the_most_confident_ones_by_name() -> None:
             "probability_of_actual": 0.25,
         },
     ]
+
+
+def test_a_mistake_is_found_by_its_file() -> None:
+    table = metrics.mistakes(
+        np.array([0, 1]), np.array([[0.9, 0.1], [0.7, 0.3]]), ["a", "b"], 5, ["x.png", "y.png"]
+    )
+
+    assert table[["example", "file"]].to_dict("records") == [{"example": 1, "file": "y.png"}]
 
 
 def test_brier_of_a_worked_example() -> None:

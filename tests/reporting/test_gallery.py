@@ -2,6 +2,8 @@
 
 import html
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -9,11 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Compose, tiny_examples
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from image_classification.comparison import leaderboard, summary
 from image_classification.comparison.leaderboard import COLUMNS
 from image_classification.comparison.results import Result
-from image_classification.comparison.summary import Comparison
+from image_classification.comparison.summary import Baseline, Comparison
+from image_classification.core.config import METRICS
 from image_classification.evaluation import corruptions, metrics
 from image_classification.reporting import gallery, report, tables
 from image_classification.reporting.gallery import Picture, Section
@@ -31,6 +36,7 @@ LAYERS = pd.DataFrame(
     ],
     columns=["layer", "type", "output_shape", "parameters"],
 )
+BASELINE = Baseline("7", {"accuracy": 0.11, "balanced_accuracy": 0.1, "f1_macro": 0.02})
 NUMBERS = {column.key: 0.5 for column in COLUMNS}
 
 
@@ -63,7 +69,9 @@ def a_result(model: str, seed: int, wrong: int) -> Result:
     )
 
 
-def a_comparison(mistakes: dict[str, list[int]]) -> Comparison:
+def a_comparison(
+    mistakes: dict[str, list[int]], metric: str = "accuracy", names: Sequence[str] = ()
+) -> Comparison:
     """The comparison of models whose runs make so many mistakes."""
     results = [
         a_result(model, seed, wrong)
@@ -71,16 +79,18 @@ def a_comparison(mistakes: dict[str, list[int]]) -> Comparison:
         for seed, wrong in enumerate(runs)
     ]
     entries = leaderboard.ranked(leaderboard.entry(result, {}) for result in results)
-    return summary.judge("mnist", CLASSES, results, entries, TEST.labels)
+    return summary.judge("mnist", CLASSES, results, entries, TEST.labels, BASELINE, metric, names)
 
 
 TWO_MODELS = a_comparison({"lm": [30, 29, 31, 30, 29], "cnn": [2, 1, 1, 1, 2]})
 
 
-def draw(comparison: Comparison, folder: Path) -> list[Picture]:
+def draw(
+    comparison: Comparison, folder: Path, images: NDArray[np.uint8] = TEST.images
+) -> list[Picture]:
     curves = pd.concat([result.history.assign(model=result.model) for result in comparison.results])
     pictures = []
-    for picture, figure in gallery.draw(comparison, curves, TEST.images, {}):
+    for picture, figure in gallery.draw(comparison, curves, images, {}):
         figure.savefig(folder / f"{picture.name}.png", dpi=20)
         pictures.append(picture)
     return pictures
@@ -164,11 +174,13 @@ def test_the_pages_show_the_columns_of_their_place(
 
     heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', text)
     for column in COLUMNS:
-        shown = sum(place in column.places for place in ("runs", "calibration", "costs"))
+        shown = sum(
+            column in leaderboard.columns(place) for place in ("runs", "calibration", "costs")
+        )
         assert heads.count(column.title) == shown
         for card in cards.values():
             assert (f"- {column.title}: {column.format(0.5)}\n" in card) == (
-                "card" in column.places
+                column in leaderboard.columns("card")
             )
     assert set(cards) == {result.training["run"] for result in TWO_MODELS.results}
 
@@ -232,6 +244,122 @@ def test_of_many_classes_the_weakest_are_shown() -> None:
     everything = tables.per_class(TWO_MODELS.results, most=10)["f1"]
     worst = everything[["lm", "cnn"]].mean(axis=1).sort_values().index[:3]
     assert shown.index.tolist() == worst.tolist()
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"), [("balanced_accuracy", "balanced accuracy"), ("f1_macro", "macro F1")]
+)
+@pytest.mark.parametrize("runs", [1, 5])
+def test_the_words_follow_the_metric(
+    metric: str, name: str, runs: int, tmp_path: Path, compose: Compose
+) -> None:
+    comparison = a_comparison({"lm": [30] * runs, "cnn": [2] * runs}, metric)
+    pictures = draw(comparison, tmp_path)
+    text = page(comparison, pictures, tmp_path, compose)
+
+    require_on_page(pictures, text)
+    assert f"with a test {name} of 50.00 %" in text
+    head, best, _ = table_rows(text, f"Test {name}, best first")
+    score = comparison.verdict.scores[0]
+    assert best[head.index("test" if runs == 1 else "mean")] == f"{score.mean:.4f}"
+    heads = table_rows(text, "All runs")[0]
+    assert heads[1:3] == [f"validation {name}", f"test {name}"]
+    assert f"best model by mean validation {name} first" in report.comparison_note(comparison, "k")
+    for word in ("Wilson", "McNemar"):
+        assert word not in text
+    assert re.findall(r"(?:mean test|Mean test) accuracy", text) == []
+
+
+def test_the_majority_baseline_stands_beside_the_models(tmp_path: Path, compose: Compose) -> None:
+    text = page(TWO_MODELS, [], tmp_path, compose)
+
+    said = "accuracy 0.1100, balanced accuracy 0.1000, macro F1 0.0200."
+    assert f"<p>{BASELINE.sentence()}</p>" in text
+    assert BASELINE.sentence().endswith(said)
+    assert BASELINE.sentence().startswith("Naming 7,")
+
+
+def test_a_likely_label_error_is_found_by_its_file(tmp_path: Path, compose: Compose) -> None:
+    names = [f"<{index}>.png" for index in range(len(TEST.labels))]
+    comparison = a_comparison({"cnn": [3] * 5}, names=names)
+
+    head, *rows = table_rows(page(comparison, [], tmp_path, compose), "The doubted labels")
+    assert [row[head.index("file")] for row in rows] == ["<0>.png", "<1>.png", "<2>.png"]
+    assert "file" not in table_rows(page(TWO_MODELS, [], tmp_path, compose), "The doubted")[0]
+
+
+def test_a_class_without_test_images_is_no_weak_class(tmp_path: Path, compose: Compose) -> None:
+    """Classes 8 and 9 do not occur: most would think the models never find them."""
+    few = TEST.labels < 8
+    results = [
+        replace(
+            a_result("cnn", seed, 2),
+            per_class=metrics.per_class(TEST.labels[few], TEST.labels[few], CLASSES),
+            probabilities=a_result("cnn", seed, 2).probabilities[few],
+        )
+        for seed in range(2)
+    ]
+    entries = leaderboard.ranked(leaderboard.entry(result, {}) for result in results)
+    for metric in METRICS:
+        comparison = summary.judge(
+            "mnist", CLASSES, results, entries, TEST.labels[few], BASELINE, metric
+        )
+        text = page(comparison, draw(comparison, tmp_path), tmp_path, compose)
+
+        assert [row[0] for row in table_rows(text, "F1 of each class")[1:]] == CLASSES[:8]
+        assert "No test image is of 2 of the 10 classes" in text
+        assert "with the lowest F1" not in text
+        (card, _) = report.model_cards(comparison, "fast", [28, 28, 1], 100).values()
+        assert "Weakest classes by recall: 0 (100.0 %), 1 (100.0 %), 2 (100.0 %)" in card
+
+
+def test_pages_on_many_classes_name_a_few(tmp_path: Path, compose: Compose) -> None:
+    classes = [f"a breed of dogs with a long name, number {index}" for index in range(100)]
+    labels = np.arange(100, dtype=np.uint8)
+    probabilities = np.eye(100, dtype=np.float32)[np.roll(labels, 1)]
+    result = replace(
+        a_result("cnn", 0, 0),
+        per_class=metrics.per_class(labels, np.roll(labels, 1), classes),
+        probabilities=probabilities,
+    )
+    entries = [leaderboard.entry(result, {})]
+    comparison = summary.judge("dogs", classes, [result], entries, labels, BASELINE)
+    images = np.zeros((100, 8, 8, 3), np.uint8)
+    pictures = draw(comparison, tmp_path, images)
+    text = page(comparison, pictures, tmp_path, compose)
+
+    require_on_page(pictures, text)
+    assert len(table_rows(text, "F1 of each class")) == 1 + report.MOST_CLASSES
+    assert "The 20 of 100 classes with the lowest F1" in text
+    assert "colours are per cent of the row" in text
+    (card,) = report.model_cards(comparison, "fast", [8, 8, 3], 100).values()
+    assert "into 100 classes: " in card
+    assert f"number {report.MOST_CLASSES - 1}, ...\n" in card
+    assert len(card) < 5000  # characters that MLflow's databases keep
+
+
+def test_mistakes_are_captioned_with_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions: dict[str, list[str]] = {}
+
+    def sheet(images: object, shown: list[str], title: str) -> Figure:
+        captions[title] = shown
+        return Figure()
+
+    monkeypatch.setattr(gallery, "image_sheet", sheet)
+    names = [f"folder/{index}.png" for index in range(len(TEST.labels))]
+    comparison = a_comparison({"lm": [4] * 5, "cnn": [3] * 5}, names=names)
+    curves = pd.concat([result.history.assign(model=result.model) for result in comparison.results])
+    for _ in gallery.draw(comparison, curves, TEST.images, {}):
+        pass
+
+    files = {title: [c.splitlines()[-1] for c in shown] for title, shown in captions.items()}
+    assert files == {
+        "Missed by every model": ["0.png", "1.png", "2.png"],
+        "Missed by only one model": ["3.png"],
+        "lm: most confident mistakes": ["0.png", "1.png", "2.png", "3.png"],
+        "cnn: most confident mistakes": ["0.png", "1.png", "2.png"],
+        "Likely label errors": ["0.png", "1.png", "2.png"],
+    }
 
 
 def test_a_long_comparison_is_described_without_links() -> None:

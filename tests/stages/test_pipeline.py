@@ -261,6 +261,37 @@ def test_the_verdict_rests_on_the_predictions(trained: Project) -> None:
     assert f"| {pair['first']}, {pair['second']} |" in page
 
 
+def test_another_metric_compares_again_by_it(trained_copy: Project) -> None:
+    trained_copy.set("params.yaml", "compare.metric", "f1_macro")
+    assert started(trained_copy.must("dvc", "repro")) == ["compare"]
+
+    board = json.loads((trained_copy.root / "reports/leaderboard.json").read_text())
+    scores = {row["model"]: row["test_f1_macro"] for row in board}
+    verdict = json.loads((trained_copy.root / "reports/verdict.json").read_text())
+    assert {score["model"]: score["mean"] for score in verdict["scores"]} == pytest.approx(scores)
+    assert verdict["metric"] == "f1_macro"
+    assert "paired t test" in verdict["pairs"][0]["difference"]["test"]
+    best = max(board, key=lambda row: row["validation_f1_macro"])
+    (champion, *_) = board
+    assert champion == best
+    shown = json.loads((trained_copy.root / "reports/metrics.json").read_text())
+    assert shown[f"{best['model']}-0"]["validation_f1_macro"] == best["validation_f1_macro"]
+    page = (trained_copy.root / "reports/leaderboard.md").read_text()
+    assert "| run | validation macro F1 | test macro F1 | parameters |" in page
+    assert "By test macro F1" in page
+
+
+def test_the_leaderboard_says_what_the_majority_class_scores(trained: Project) -> None:
+    labels, majority = (
+        np.load(trained.root / f"data/split/{part}_labels.npy") for part in ("test", "train")
+    )
+    named = int(np.bincount(majority).argmax())
+    page = (trained.root / "reports/leaderboard.md").read_text()
+
+    said = f"Naming {named}, the most frequent class of the training images, for every test image"
+    assert f"\n\n{said} scores: accuracy {(labels == named).mean():.4f}, balanced " in page
+
+
 def test_dvc_shows_the_same_metrics_and_the_plots(here: Project) -> None:
     shown = json.loads(here.must("dvc", "metrics", "show", "--json"))
     board = json.loads((here.root / "reports/leaderboard.json").read_text())
@@ -296,6 +327,7 @@ EVALUATED = {f"evaluate@{name}" for name in NAMES}
         ("conf/recipe/fast.yaml", {"warm_up": 0.123}, TRAINED),
         ("params.yaml", {"recipe.epochs": 3}, TRAINED),
         ("conf/data/tiny.yaml", {"split_seed": 43}, {"split", "compare"}),
+        ("params.yaml", {"compare.metric": "f1_macro"}, {"compare"}),
         ("params.yaml", {"data.split_per_seed": True}, TRAINED | EVALUATED),
         ("conf/data/tiny.yaml", {"mirrors": []}, {"compare"}),
         (f"{CODE}/models/build.py", "# a comment\n", TRAINED | EVALUATED),

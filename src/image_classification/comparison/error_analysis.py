@@ -3,7 +3,7 @@
 A model misses an example when more than half of its runs do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,9 @@ def confused_pairs(
     )
 
 
-def likely_label_errors(labels: Labels, probabilities: Probabilities) -> pd.DataFrame:
+def likely_label_errors(
+    labels: Labels, probabilities: Probabilities, names: Sequence[str] = ()
+) -> pd.DataFrame:
     """Examples whose label looks wrong, because all of many runs predict the same other class.
 
     The consensus filter of Brodley and Friedl, "Identifying mislabeled training data" (1999). It
@@ -111,11 +113,12 @@ def likely_label_errors(labels: Labels, probabilities: Probabilities) -> pd.Data
     Args:
         labels: (examples,), indices of the given classes.
         probabilities: (runs, examples, classes), of models not trained on these examples.
+        names: of the examples' files, (examples,); empty for data without files.
 
     Returns:
-        Columns example, label, suggested (indices), probability_of_label and
-        probability_of_suggested (means over the runs, 0 to 1); the least likely labels first. No
-        examples if there are fewer than `FEWEST_RUNS`.
+        Columns example, file (if there are names), label, suggested (indices), probability_of_label
+        and probability_of_suggested (means over the runs, 0 to 1); the least likely labels first.
+        No examples if there are fewer than `FEWEST_RUNS`.
     """
     predicted = probabilities.argmax(axis=2)
     agreed = (predicted == predicted[0]).all(axis=0)
@@ -127,6 +130,7 @@ def likely_label_errors(labels: Labels, probabilities: Probabilities) -> pd.Data
     table = pd.DataFrame(
         {
             "example": doubted,
+            **({"file": [names[int(example)] for example in doubted]} if names else {}),
             "label": label,
             "suggested": suggested,
             "probability_of_label": means[rows, label],

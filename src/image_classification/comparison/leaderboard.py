@@ -14,6 +14,7 @@ from image_classification.core import paths
 from image_classification.core.errors import UserError
 
 Place = Literal["runs", "calibration", "costs", "card", "dvc"]
+RANKED: tuple[Place, ...] = ("runs", "card", "dvc")  # that show first which scores decide
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Column:
     format: turns the number into the text that is shown.
     places: `runs`, the tables of all runs in leaderboard.md and in the report; `calibration` and
         `costs`, the tables of means in these sections of the report; `card`, the model cards;
-        `dvc`, the metrics that DVC shows.
+        `dvc`, the metrics that DVC shows. The scores that decide are in all of `RANKED` anyway.
     """
 
     key: str
@@ -46,6 +47,10 @@ COLUMNS = (
     Column("validation_accuracy", "validation accuracy", _score, ("runs", "card", "dvc")),
     Column("validation_loss", "validation loss, nats", _score),
     Column("test_accuracy", "test accuracy", _score, ("runs", "card", "dvc")),
+    Column("validation_balanced_accuracy", "validation balanced accuracy", _score),
+    Column("test_balanced_accuracy", "test balanced accuracy", _score, ("runs", "card")),
+    Column("validation_f1_macro", "validation macro F1", _score),
+    Column("test_f1_macro", "test macro F1", _score, ("runs", "card")),
     Column("test_precision", "precision, weighted", _score, ("runs", "card")),
     Column("test_recall", "recall, weighted", _score, ("runs", "card")),
     Column("test_loss", "negative log-likelihood, nats", _score, ("calibration", "card", "dvc")),
@@ -61,9 +66,14 @@ COLUMNS = (
 )
 
 
-def columns(place: Place) -> list[Column]:
-    """The columns that are shown in a place, in the order of `COLUMNS`."""
-    return [column for column in COLUMNS if place in column.places]
+def columns(place: Place, metric: str = "accuracy") -> list[Column]:
+    """The columns that are shown in a place, in the order of `COLUMNS`.
+
+    In `RANKED` places the scores by the metric that decides come first.
+    """
+    deciding = [f"validation_{metric}", f"test_{metric}"] if place in RANKED else []
+    first = [column for column in COLUMNS if column.key in deciding]
+    return first + [column for column in COLUMNS if place in column.places and column not in first]
 
 
 @dataclass(frozen=True)
@@ -121,16 +131,20 @@ def entry(result: Result, published: Mapping[str, Sequence[float]]) -> Entry:
     )
 
 
-def ranked(entries: Iterable[Entry]) -> list[Entry]:
+def ranked(entries: Iterable[Entry], metric: str = "accuracy") -> list[Entry]:
     """Best model first, and the best run of each model first; the very first is the champion.
 
-    Models rank by the mean validation accuracy of their runs, then by the mean validation loss. By
+    Models rank by the mean validation score of their runs, then by the mean validation loss. By
     its best run alone, a lucky model would rank above a better one. Test scores do not count.
+
+    Args:
+        entries: in any order.
+        metric: that scores, one of `contributions.METRICS`.
     """
-    entries = list(entries)
+    entries, score = list(entries), f"validation_{metric}"
     ranks = {
         model: (
-            -fmean(entry.values["validation_accuracy"] for entry in runs),
+            -fmean(entry.values[score] for entry in runs),
             fmean(entry.values["validation_loss"] for entry in runs),
             model,
         )
@@ -140,7 +154,7 @@ def ranked(entries: Iterable[Entry]) -> list[Entry]:
         entries,
         key=lambda entry: (
             ranks[entry.model],
-            -entry.values["validation_accuracy"],
+            -entry.values[score],
             entry.values["validation_loss"],
         ),
     )
@@ -154,15 +168,22 @@ def by_model(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return grouped
 
 
-def metrics(entries: Iterable[Entry]) -> dict[str, dict[str, float]]:
+def metrics(entries: Iterable[Entry], metric: str = "accuracy") -> dict[str, dict[str, float]]:
     """The metrics that DVC shows, by the name of the run."""
     return {
-        entry.name: {column.key: entry.values[column.key] for column in columns("dvc")}
+        entry.name: {column.key: entry.values[column.key] for column in columns("dvc", metric)}
         for entry in entries
     }
 
 
-def markdown(entries: Sequence[Entry], title: str, note: str, addresses: Mapping[str, str]) -> str:
+def markdown(
+    entries: Sequence[Entry],
+    title: str,
+    note: str,
+    addresses: Mapping[str, str],
+    metric: str = "accuracy",
+    below: str = "",
+) -> str:
     """The leaderboard as a page.
 
     Args:
@@ -170,8 +191,10 @@ def markdown(entries: Sequence[Entry], title: str, note: str, addresses: Mapping
         title: of the page.
         note: a line on how the results were obtained.
         addresses: of MLflow's pages of the runs, by the runs' keys; `references` has to follow.
+        metric: that decides.
+        below: a line under the table.
     """
-    shown = columns("runs")
+    shown = columns("runs", metric)
     heads = ["run", *(column.title for column in shown), "published test accuracy", "MLflow run"]
     lines = [
         f"# {title}",
@@ -186,6 +209,8 @@ def markdown(entries: Sequence[Entry], title: str, note: str, addresses: Mapping
         published = ", ".join(map(_score, entry.published_test_accuracy)) or "-"
         run = f"[{run_id(addresses[entry.run])}]" if entry.run in addresses else "-"
         lines.append(_line([entry.name, *numbers, published, run]))
+    if below:
+        lines += ["", below]
     return "\n".join(lines) + "\n"
 
 

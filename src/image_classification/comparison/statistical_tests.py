@@ -1,8 +1,9 @@
-"""How certain scores and their differences are: arrays of hits in, intervals and tests out.
+"""How certain scores and their differences are: contributions in, intervals and tests out.
 
-Hits are booleans (runs, examples): whether each run of a model, one per seed, classifies each test
-example correctly. All models are tested on the same examples, with as many runs each. Intervals are
-at 95 %.
+Contributions (runs, examples) are what each test example adds to the score of each run of a model,
+one per seed; their mean over the examples is the score (see `contributions`). For the accuracy they
+are hits, booleans that exact methods for shares take. All models are tested on the same examples,
+with as many runs each. Intervals are at 95 %.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ import statsmodels.stats.multitest
 import statsmodels.stats.proportion
 from numpy.typing import NDArray
 
+from image_classification.comparison.contributions import Contributions
+
 CONFIDENCE = 0.95
 POOLING = 0.25  # p-value of Bartlett's test below which models count as unlike in their variance
 POWER = 0.8  # of the test with as many runs as `runs_needed` returns
 MOST_RUNS = 1000  # that `runs_needed` considers
+ROUNDING = 1e-12  # a smaller difference is none
 
-Hits = NDArray[np.bool_]
 Parts = list[tuple[float, float]]  # of a variance, each with its degrees of freedom
 
 
@@ -34,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class PooledVariance:
-    """How much the accuracy of one run varies over seeds, estimated from all models together.
+    """How much the score of one run varies over seeds, estimated from all models together.
 
     variance: the mean of the models' variances.
     freedom: its degrees of freedom.
@@ -56,16 +59,16 @@ class Probability:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more accurate one model is than another, and how certain that is.
+    """How much better one model is than another, and how certain that is.
 
-    difference: of mean accuracies, from -1 to 1.
-    interval: of the difference, over new test examples and, unless `test` is McNemar's, over new
-        runs. It is simultaneous: all intervals of a comparison hold the truth with 95 %.
+    difference: of mean scores, from -1 to 1.
+    interval: of the difference, over new test examples and, if there are several, over new runs. It
+        is simultaneous: all intervals of a comparison hold the truth with 95 %.
     p_value: of the hypothesis that the models are equally good, not adjusted for other pairs.
     probability: that one run of the first model scores higher than one of the second on these
         examples; None for one run each, and where runs do not vary.
     test: the name of the test behind the p-value.
-    seed_variance: of one run's accuracy, summed over the two models; None for one run each.
+    seed_variance: of one run's score, summed over the two models; None for one run each.
     example_variance: of the difference, from the choice of test examples.
     """
 
@@ -107,24 +110,29 @@ def interval_over_seeds(scores: NDArray[np.floating]) -> Interval | None:
     return Interval(float(low), float(high))
 
 
-def interval_over_examples(hits: Hits) -> Interval:
-    """The interval of the mean accuracy of these runs over new examples.
+def interval_over_examples(contributions: Contributions) -> Interval:
+    """The interval of the mean score of these runs over new examples.
 
-    Wilson's score interval ("Probable inference", 1927) of the mean share of hits. Where runs
+    Of hits: Wilson's score interval ("Probable inference", 1927) of their mean share. Where runs
     differ on an example, the share varies less than a coin toss, so the interval is rather too wide
-    than too narrow.
+    than too narrow. Of other contributions: Student's t, cut at 0 and 1.
 
     Args:
-        hits: (runs, examples).
+        contributions: (runs, examples).
     """
-    examples = hits.shape[1]
-    low, high = statsmodels.stats.proportion.proportion_confint(
-        hits.mean() * examples, examples, alpha=1 - CONFIDENCE, method="wilson"
-    )
+    mean, examples = float(contributions.mean()), contributions.shape[1]
+    if contributions.dtype == np.bool_:
+        low, high = statsmodels.stats.proportion.proportion_confint(
+            mean * examples, examples, alpha=1 - CONFIDENCE, method="wilson"
+        )
+    else:
+        error = float(scipy.stats.sem(contributions.mean(axis=0)))
+        margin = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2, examples - 1)) * error
+        low, high = max(0.0, mean - margin), min(1.0, mean + margin)
     return Interval(float(low), float(high))
 
 
-def pooled_variance(models: Sequence[Hits]) -> PooledVariance | None:
+def pooled_variance(models: Sequence[Contributions]) -> PooledVariance | None:
     """Pool the variance over seeds of all models.
 
     With a few runs each, the variances of single models scatter so much that tests on them find
@@ -133,12 +141,12 @@ def pooled_variance(models: Sequence[Hits]) -> PooledVariance | None:
     estimation due to the use of preliminary tests of significance", 1944).
 
     Args:
-        models: hits of each, (runs, examples), with equally many runs.
+        models: contributions of each, (runs, examples), with equally many runs.
 
     Returns:
         None for one run each.
     """
-    scores = [hits.mean(axis=1) for hits in models]
+    scores = [contributions.mean(axis=1) for contributions in models]
     runs = len(scores[0])
     if runs < 2:
         return None
@@ -149,7 +157,9 @@ def pooled_variance(models: Sequence[Hits]) -> PooledVariance | None:
     return PooledVariance(float(np.mean(variances)), len(scores) * (runs - 1), alike)
 
 
-def compare(first: Hits, second: Hits, pooled: PooledVariance | None, pairs: int) -> Difference:
+def compare(
+    first: Contributions, second: Contributions, pooled: PooledVariance | None, pairs: int
+) -> Difference:
     """Compare two models by the test that fits the number of their runs.
 
     Several runs each: the variance of the difference is the sum of a part from the seeds and a part
@@ -160,9 +170,9 @@ def compare(first: Hits, second: Hits, pooled: PooledVariance | None, pairs: int
     estimates of variance components", 1946). A bootstrap over both factors would count their
     interaction three times (Owen, "The pigeonhole bootstrap", 2007) and miss differences.
 
-    One run each: McNemar's exact test ("Note on the sampling error of the difference between
-    correlated proportions", 1947). This is weaker evidence, since it compares two runs and not the
-    models.
+    One run each: of hits McNemar's exact test ("Note on the sampling error of the difference
+    between correlated proportions", 1947), of other contributions Student's t test of the paired
+    examples. This is weaker evidence, since it compares two runs and not the models.
 
     Args:
         first: (runs, examples).
@@ -184,7 +194,11 @@ def compare(first: Hits, second: Hits, pooled: PooledVariance | None, pairs: int
 
     if pooled is None:
         error, freedom = example_variance**0.5, examples - 1.0
-        p_value, test = _mcnemar(first[0], second[0]), "McNemar, one run each"
+        if first.dtype == np.bool_:
+            p_value, test = _mcnemar(first[0] > 0, second[0] > 0), "McNemar, one run each"
+        else:
+            p_value = _students_p_value(difference, error, freedom)
+            test = "paired t test over examples, one run each"
     else:
         seeds = _seed_parts((first, second), pooled)
         variance = sum(part for part, _ in seeds)
@@ -195,7 +209,7 @@ def compare(first: Hits, second: Hits, pooled: PooledVariance | None, pairs: int
             probability = _probability(difference, variance, runs, _freedom(seeds))
         error = (variance + example_variance) ** 0.5
         freedom = _freedom([*seeds, (example_variance, examples - 1)])
-        p_value = float(2 * scipy.stats.t.sf(abs(difference) / error, freedom)) if error else 1.0
+        p_value = _students_p_value(difference, error, freedom)
         seed_variance = variance * runs
         test = "variance over seeds and examples"
     margin = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2 / pairs, freedom)) * error
@@ -205,10 +219,17 @@ def compare(first: Hits, second: Hits, pooled: PooledVariance | None, pairs: int
     )
 
 
-def _seed_parts(models: Sequence[Hits], pooled: PooledVariance) -> Parts:
+def _students_p_value(difference: float, error: float, freedom: float) -> float:
+    if abs(difference) < ROUNDING:
+        return 1.0
+    return float(2 * scipy.stats.t.sf(abs(difference) / error, freedom)) if error else 0.0
+
+
+def _seed_parts(models: Sequence[Contributions], pooled: PooledVariance) -> Parts:
     """The variance over seeds of the difference of two means."""
     runs = len(models[0])
-    own: Parts = [(float(hits.mean(axis=1).var(ddof=1)) / runs, float(runs - 1)) for hits in models]
+    scores = [contributions.mean(axis=1) for contributions in models]
+    own: Parts = [(float(score.var(ddof=1)) / runs, float(runs - 1)) for score in scores]
     together: Parts = [(2 * pooled.variance / runs, float(pooled.freedom))]
     if not pooled.alike and sum(part for part, _ in own) > together[0][0]:
         return own
@@ -243,8 +264,8 @@ def runs_needed(
     (Student's t): taken for the truth, a noisy difference would give a number that is seldom right.
 
     Args:
-        difference: of mean accuracies so far.
-        seed_variance: of one run's accuracy, summed over the two models.
+        difference: of mean scores so far.
+        seed_variance: of one run's score, summed over the two models.
         example_variance: of the difference, from the choice of test examples; more runs on the same
             examples do not change it.
         runs: of each model so far, which were too few.

@@ -1,4 +1,4 @@
-"""The verdict on several models: their hits in, scores and pairs out."""
+"""The verdict on several models: their contributions in, scores and pairs out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,15 @@ from itertools import combinations
 import numpy as np
 
 from image_classification.comparison import statistical_tests
-from image_classification.comparison.statistical_tests import (
-    Difference,
-    Hits,
-    Interval,
-    RunsNeeded,
-)
+from image_classification.comparison.contributions import Contributions
+from image_classification.comparison.statistical_tests import Difference, Interval, RunsNeeded
 
 SIGNIFICANCE = 0.05  # an adjusted p-value below it counts as significant
 
 
 @dataclass(frozen=True)
 class Score:
-    """The test accuracy of a model, from 0 to 1, over its runs.
+    """The score of a model on test, from 0 to 1, over its runs.
 
     deviation: the standard deviation; None for a single run, as is `over_seeds`.
     over_seeds: 95 % interval of the mean, over new runs tested on these examples.
@@ -61,6 +57,7 @@ class Verdict:
     unbeaten: the models that no other beats, best mean first.
     runs: of each model.
     examples: that all models were tested on.
+    metric: that is judged by, one of `contributions.METRICS`.
     """
 
     scores: Sequence[Score]
@@ -68,31 +65,36 @@ class Verdict:
     unbeaten: Sequence[str]
     runs: int
     examples: int
+    metric: str = "accuracy"
 
 
-def judge(hits: Mapping[str, Hits]) -> Verdict:
+def judge(contributions: Mapping[str, Contributions], metric: str = "accuracy") -> Verdict:
     """Score every model and compare every pair.
 
     Args:
-        hits: by model, booleans (runs, examples) as in `statistical_tests`.
+        contributions: by model, (runs, examples), to the metric.
+        metric: one of `contributions.METRICS`.
     """
-    scores = sorted((_score(model, hits[model]) for model in hits), key=lambda score: -score.mean)
+    scores = sorted(
+        (_score(model, values) for model, values in contributions.items()),
+        key=lambda score: -score.mean,
+    )
     couples = list(combinations([score.model for score in scores], 2))
-    pooled = statistical_tests.pooled_variance(list(hits.values()))
+    pooled = statistical_tests.pooled_variance(list(contributions.values()))
     differences = [
-        statistical_tests.compare(hits[first], hits[second], pooled, len(couples))
+        statistical_tests.compare(contributions[first], contributions[second], pooled, len(couples))
         for first, second in couples
     ]
     p_values = np.array([difference.p_value for difference in differences])
     adjusted = statistical_tests.holm(p_values) if couples else p_values
-    runs, examples = next(iter(hits.values())).shape
+    runs, examples = next(iter(contributions.values())).shape
     pairs = [
         _pair(*models, difference, float(p_value), runs, level=SIGNIFICANCE / len(couples))
         for models, difference, p_value in zip(couples, differences, adjusted, strict=True)
     ]
     beaten = {pair.second for pair in pairs if pair.significant}
     unbeaten = [score.model for score in scores if score.model not in beaten]
-    return Verdict(scores, pairs, unbeaten, runs, examples)
+    return Verdict(scores, pairs, unbeaten, runs, examples, metric)
 
 
 def _pair(
@@ -115,13 +117,13 @@ def _pair(
     return Pair(first, second, difference, adjusted, significant, runs_needed)
 
 
-def _score(model: str, hits: Hits) -> Score:
-    scores = hits.mean(axis=1)
+def _score(model: str, contributions: Contributions) -> Score:
+    scores = contributions.mean(axis=1)
     return Score(
         model=model,
         runs=len(scores),
         mean=float(scores.mean()),
         deviation=float(scores.std(ddof=1)) if len(scores) > 1 else None,
         over_seeds=statistical_tests.interval_over_seeds(scores),
-        over_examples=statistical_tests.interval_over_examples(hits),
+        over_examples=statistical_tests.interval_over_examples(contributions),
     )

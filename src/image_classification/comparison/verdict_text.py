@@ -1,5 +1,6 @@
 """The verdict in words and tables of Markdown."""
 
+from image_classification.comparison.contributions import METRICS
 from image_classification.comparison.statistical_tests import Interval, Probability, RunsNeeded
 from image_classification.comparison.verdict import Pair, Verdict
 
@@ -8,6 +9,16 @@ FIX_THE_NUMBER = (
     "too many that do not exist (between two equal models, with 3 seeds and, if they show nothing, "
     "with 15, in 9 % of cases instead of 5 %)."
 )
+
+
+def metric_name(verdict: Verdict) -> str:
+    """The metric that the verdict goes by, as people read it."""
+    return METRICS[verdict.metric].name
+
+
+def over_examples(verdict: Verdict) -> str:
+    """The method behind the scores' intervals over examples."""
+    return "Wilson" if verdict.metric == "accuracy" else "jackknife"
 
 
 def headline(verdict: Verdict) -> str:
@@ -82,8 +93,9 @@ def _advice(needed: RunsNeeded | None, verdict: Verdict) -> str:
 
 def markdown(verdict: Verdict) -> str:
     """The verdict as a section of a page: sentences, scores, pairs."""
+    name = metric_name(verdict)
     lines = [
-        f"**{headline(verdict)}** By test accuracy; the champion is chosen by validation.",
+        f"**{headline(verdict)}** By test {name}; the champion is chosen by validation.",
         "",
         *(f"- {sentence(pair, verdict)}" for pair in verdict.pairs),
         "",
@@ -103,8 +115,8 @@ def advises_more_seeds(verdict: Verdict) -> bool:
 
 def _score_table(verdict: Verdict) -> list[str]:
     lines = [
-        f"Test accuracy over {verdict.examples:,} examples, with 95 % intervals of its mean over "
-        "new runs (Student's t) and over new examples (Wilson):",
+        f"Test {metric_name(verdict)} over {verdict.examples:,} examples, with 95 % intervals of "
+        f"its mean over new runs (Student's t) and over new examples ({over_examples(verdict)}):",
         "",
         "| model | n | mean | standard deviation | interval over seeds | interval over examples |",
         "|---|--:|--:|--:|--:|--:|",
@@ -141,8 +153,8 @@ def explanation(verdict: Verdict) -> str:
     """What the columns of the table of pairs mean, for those who know some statistics."""
     what = "test examples only" if verdict.runs == 1 else "runs and test examples"
     lines = [
-        "Differences of mean test accuracy are in points (hundredths), their intervals over new "
-        f"{what}."
+        f"Differences of mean test {metric_name(verdict)} are in points (hundredths), their "
+        f"intervals over new {what}."
     ]
     if len(verdict.pairs) > 1:
         lines.append(

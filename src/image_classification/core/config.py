@@ -17,6 +17,7 @@ FAST = ("epochs", "batch_size", "learning_rate", "precision")  # what a model ma
 KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but idx are one's own
 RESIZE = ("pad", "crop", "stretch")
 MOST_CLASSES = 2**16  # a label is one or two bytes
+METRICS = ("accuracy", "balanced_accuracy", "f1_macro")  # that can decide which model is better
 MOST = 2**31 - 1  # of what is counted: epochs, images of a batch, ...
 MOST_LAYERS = 1000  # Keras takes minutes to build more
 
@@ -162,6 +163,16 @@ class RecipeConfig:
 
 
 @dataclass
+class CompareConfig:
+    """How models are compared."""
+
+    metric: str  # which model is better goes by it: see METRICS
+
+    def __post_init__(self) -> None:
+        _require(self.metric in METRICS, "compare.metric", " or ".join(METRICS), self)
+
+
+@dataclass
 class Config:
     """All settings of a stage."""
 
@@ -172,6 +183,7 @@ class Config:
     seeds: list[int]
     seed: int
     output_dir: str
+    compare: CompareConfig
 
     def __post_init__(self) -> None:
         seeds = all(0 <= seed < 2**32 for seed in self.seeds)

@@ -3,6 +3,7 @@
 Colours are from seaborn's colour-blind palette; lines also differ in dash and marker, for print.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,10 +17,17 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
+from image_classification.evaluation.captions import LINE, shortened
+
 COLOURS = seaborn.color_palette("colorblind")
 MARKERS = "osD^vPX*"
 SHEET_COLUMNS = 5  # images in a row
-ACCURACY = "accuracy (stretched towards 100 %)"
+LONGEST_NAME = 18  # characters of a class beside an axis
+MOST_BARS = 10  # classes beside an example
+MOST_NUMBERED = 20  # classes of a confusion matrix that has a number in each cell
+LARGEST_SIDE = 12.0  # inches of a confusion matrix
+STRETCHED_TOWARDS_1 = "(stretched towards 100 %)"
+ACCURACY = f"accuracy {STRETCHED_TOWARDS_1}"
 LOWEST, HIGHEST = 0.05, 0.0005  # how far beyond 0 and 1 a stretched axis has its ends
 FEWEST_TICKS = 3
 TICKS = (  # of such an axis, from coarse to fine
@@ -129,33 +137,61 @@ def layer_table(layers: pd.DataFrame, title: str) -> Figure:
 def confusion_matrix(matrix: pd.DataFrame, title: str) -> Figure:
     """A confusion matrix, each row in per cent of the examples of its class.
 
+    Up to `MOST_NUMBERED` classes the cells hold numbers; with more, a bar explains their colours,
+    and of hundreds of classes some are named.
+
     Args:
         matrix: numbers of examples; one row per actual class, one column per predicted class.
         title: the name of the model.
     """
     totals = matrix.sum(axis=1).to_numpy()[:, None]
     percent = 100 * matrix / np.maximum(totals, 1)
-    side = 1.2 + 0.46 * len(matrix)
-    figure = new_figure(side, side)
+    names = [shortened(str(name), LONGEST_NAME) for name in matrix.index]
+    numbered = len(names) <= MOST_NUMBERED
+    for_names = 0.085 * max(0, max(map(len, names)) - 2)
+    cells = 0.46 * len(names) if numbered else min(0.16 * len(names), LARGEST_SIDE - 3.4)
+    cells = max(cells, 1.4)
+    side = 1.2 + cells + for_names
+    figure = new_figure(side if numbered else side + 0.6, side)
     axes = seaborn.heatmap(
         percent,
         ax=figure.subplots(),
-        annot=True,
+        annot=numbered,
         fmt=".2f",
         cmap="Blues",
         norm=PowerNorm(0.4, 0, 100),  # makes one per cent of mistakes visible
-        linewidths=0.5,
+        linewidths=0.5 if numbered else 0,
         annot_kws={"size": 7.5},
-        cbar=False,
+        cbar=not numbered,
+        cbar_kws={"shrink": 0.5, "ticks": [0, 1, 5, 20, 50, 100], "format": "%g %%"},
+        square=not numbered,
+        xticklabels=False,
+        yticklabels=False,
     )
+    _name_cells(axes, names, points=72 * cells / len(names), upright=numbered)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
-    axes.set_title(f"{title}: test images, each row in per cent", fontsize="medium")
+    text = f"{title}: test images, each row in per cent"
+    axes.set_title(text if cells > 3 else text.replace(", ", ",\n"), fontsize="medium")
     return figure
 
 
+def _name_cells(axes: Axes, names: Sequence[str], points: float, upright: bool) -> None:
+    """Name rows and columns in a size that fits their height in points, or every so many."""
+    size = min(10.0, 0.8 * points) if points >= 6 else 6.0
+    every = max(1, math.ceil(size / points))
+    shown = range(0, len(names), every)
+    places = [index + 0.5 for index in shown]
+    texts = [names[index] for index in shown]
+    upright = upright and max(map(len, names)) * 0.6 * size < points
+    axes.set_xticks(places, texts, rotation=0 if upright else 90, fontsize=size)
+    axes.set_yticks(places, texts, rotation=0, fontsize=size)
+
+
 def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
-    axes.imshow(image.squeeze(), cmap="gray_r", vmin=0, vmax=255)
+    """Colours as they are; a single channel as ink on paper, where 0 is white."""
+    coloured = image.shape[-1] in (3, 4)
+    axes.imshow(image if coloured else image[..., 0], cmap="gray_r", vmin=0, vmax=255)
     axes.set_xticks([])
     axes.set_yticks([])
 
@@ -167,7 +203,7 @@ def example_prediction(
     classes: Sequence[str],
     title: str,
 ) -> Figure:
-    """One image next to the probability of each class.
+    """One image next to the probability of each class, or of the `MOST_BARS` most probable.
 
     Args:
         image: uint8 (height, width, channels).
@@ -180,9 +216,18 @@ def example_prediction(
     picture, bars = figure.subplots(1, 2, width_ratios=[1, 1.5])
     _show(picture, image)
     predicted = int(probabilities.argmax())
-    picture.set_title(f"actual {classes[actual]}, predicted {classes[predicted]}")
-    colours = [COLOURS[1] if index == predicted else "0.7" for index in range(len(classes))]
-    bars.barh(list(classes), probabilities, color=colours)
+    names = [shortened(name, LONGEST_NAME) for name in classes]
+    both = f"actual {names[actual]}, predicted {names[predicted]}"
+    if len(both) <= LINE:
+        picture.set_title(both)
+    else:
+        picture.set_title(both.replace(", predicted", "\npredicted"), fontsize="small")
+    shown = range(len(classes))
+    if len(classes) > MOST_BARS:
+        shown = np.argsort(-probabilities, kind="stable")[:MOST_BARS].tolist()
+    colours = [COLOURS[1] if index == predicted else "0.7" for index in shown]
+    bars.barh(range(len(shown)), probabilities[list(shown)], color=colours)
+    bars.set_yticks(range(len(shown)), [names[index] for index in shown])
     bars.invert_yaxis()
     bars.set_xlim(0, 1)
     bars.xaxis.set_major_formatter(PercentFormatter(1))
@@ -202,32 +247,18 @@ def image_sheet(images: NDArray[np.uint8], captions: Sequence[str], title: str) 
     """
     columns = SHEET_COLUMNS
     rows = max(1, -(-len(images) // columns))
-    figure = new_figure(1.2 * columns, 0.5 + 1.5 * rows)
+    lines = max((caption.count("\n") + 1 for caption in captions), default=1)
+    longest = max((len(line) for caption in captions for line in caption.split("\n")), default=1)
+    figure = new_figure(1.2 * columns, 0.5 + (1.2 + 0.15 * max(2, lines)) * rows)
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for cell in cells:
         cell.set_axis_off()
     for cell, image, caption in zip(cells, images, captions, strict=False):
         cell.set_axis_on()
         _show(cell, image)
-        cell.set_title(caption, fontsize=8)
+        cell.set_title(caption, fontsize=min(8.0, 136 / max(longest, 1)))  # as wide as the image
     figure.suptitle(title if len(images) else f"{title}: none")
     return figure
-
-
-def mistake_captions(
-    labels: NDArray[np.integer], probabilities: NDArray[np.floating], classes: Sequence[str]
-) -> list[str]:
-    """The label of each image, the class that it is taken for, and the model's confidence.
-
-    Args:
-        labels: (n,), the true classes.
-        probabilities: (n, classes).
-        classes: their names.
-    """
-    return [
-        f"{classes[label]} taken for {classes[row.argmax()]}\n{row.max():.1%} confident"
-        for label, row in zip(labels, probabilities, strict=True)
-    ]
 
 
 def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:

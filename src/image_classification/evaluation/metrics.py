@@ -17,9 +17,7 @@ BINS = 15  # of confidence, of equal width
 def classification(
     labels: NDArray[np.integer], probabilities: NDArray[np.floating]
 ) -> dict[str, float]:
-    """Loss, accuracy, calibration, and precision, recall and F1 averaged over the classes.
-
-    Averages weight each class by its number of examples; `_macro` averages weight all equally.
+    """Loss, calibration, and what `of_predictions` says of the most probable classes.
 
     Args:
         labels: (n,), indices of the true classes.
@@ -28,26 +26,52 @@ def classification(
     Returns:
         loss (mean negative log-likelihood in nats, 0 or more), brier (mean squared distance from
         the true probabilities, summed over the classes: 0 to 2; Brier, "Verification of forecasts
-        expressed in terms of probability", 1950), and from 0 to 1: accuracy, calibration_error,
+        expressed in terms of probability", 1950), calibration_error (0 to 1), and those of
+        `of_predictions`.
+    """
+    classes = np.arange(probabilities.shape[1])
+    brier = sklearn.metrics.brier_score_loss(
+        labels, probabilities, labels=classes, scale_by_half=False
+    )
+    return {
+        "loss": negative_log_likelihood(labels, probabilities),
+        "brier": float(brier),
+        "calibration_error": calibration_error(reliability(labels, probabilities)),
+        **of_predictions(labels, probabilities.argmax(axis=1)),
+    }
+
+
+def of_predictions(labels: NDArray[np.integer], predicted: NDArray[np.integer]) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 averaged over the classes that occur.
+
+    Averages weight each class by its number of examples; `_macro` averages weight all equally. A
+    class without examples has no recall, and counts in no average.
+
+    Args:
+        labels: (n,), indices of the true classes.
+        predicted: (n,), indices of classes.
+
+    Returns:
+        From 0 to 1: accuracy, balanced_accuracy (the mean recall, which is also recall_macro),
         precision, recall, f1, precision_macro, recall_macro, f1_macro.
     """
-    predicted = probabilities.argmax(axis=1)
-    classes = np.arange(probabilities.shape[1])
     values = {
-        "loss": negative_log_likelihood(labels, probabilities),
         "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
-        "brier": sklearn.metrics.brier_score_loss(
-            labels, probabilities, labels=classes, scale_by_half=False
-        ),
-        "calibration_error": calibration_error(reliability(labels, probabilities)),
     }
     for average, suffix in (("weighted", ""), ("macro", "_macro")):
         precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
-            labels, predicted, labels=classes, average=average, zero_division=0
+            labels, predicted, labels=np.unique(labels), average=average, zero_division=0
         )
         scores = {"precision": precision, "recall": recall, "f1": f1}
         values |= {name + suffix: value for name, value in scores.items()}
+    # scikit-learn's balanced_accuracy_score warns of predicted classes that do not occur.
+    values["balanced_accuracy"] = values["recall_macro"]
     return {name: float(value) for name, value in values.items()}
+
+
+def majority_class(labels: NDArray[np.integer]) -> int:
+    """The index of the most frequent class, the first of equally frequent ones."""
+    return int(np.bincount(labels).argmax())
 
 
 def negative_log_likelihood(
@@ -137,6 +161,7 @@ def mistakes(
     probabilities: NDArray[np.floating],
     classes: Sequence[str],
     most: int,
+    names: Sequence[str] = (),
 ) -> pd.DataFrame:
     """At most `most` misclassified examples, most confident first.
 
@@ -145,16 +170,18 @@ def mistakes(
         probabilities: (n, classes), rows that sum to 1.
         classes: their names.
         most: rows of the result.
+        names: of the examples' files, (n,); empty for data without files.
 
     Returns:
-        Columns example (its index), predicted and actual (classes), confidence (the probability
-        of the predicted class) and probability_of_actual, from 0 to 1.
+        Columns example (its index), file (if there are names), predicted and actual (classes),
+        confidence (the probability of the predicted class) and probability_of_actual, from 0 to 1.
     """
     worst = worst_mistakes(labels, probabilities, most)
     predicted = probabilities.argmax(axis=1)
     return pd.DataFrame(
         {
             "example": worst,
+            **({"file": [names[example] for example in worst]} if names else {}),
             "predicted": np.take(classes, predicted[worst]),
             "actual": np.take(classes, labels[worst]),
             "confidence": probabilities[worst, predicted[worst]],

@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
+from image_classification.comparison.contributions import METRICS
 from image_classification.comparison.verdict import Pair, Score
 from image_classification.evaluation.figures import (
     ACCURACY,
     COLOURS,
     MARKERS,
     STRETCHED,
+    STRETCHED_TOWARDS_1,
     accuracy_ticks,
     epoch_axis,
     new_figure,
@@ -29,33 +31,38 @@ LOSSES = (1, 1.5, 2, 3, 5, 7)  # ticks of a decade
 
 
 def leaderboard(
-    rows: pd.DataFrame, scores: Sequence[Score], published: Mapping[str, Sequence[float]]
+    rows: pd.DataFrame,
+    scores: Sequence[Score],
+    published: Mapping[str, Sequence[float]],
+    metric: str = "accuracy",
 ) -> Figure:
-    """Accuracies of each run, the mean on test with its interval, and the published accuracies.
+    """Scores of each run, the mean on test with its interval, and the published scores.
 
     Args:
-        rows: columns model, test_accuracy, validation_accuracy (0 to 1); one row per run.
+        rows: columns model, and `test_` and `validation_` with the metric (0 to 1); one row per
+            run.
         scores: the models from top to bottom; the intervals shown are those over seeds,
             and for single runs those over examples.
-        published: test accuracies from 0 to 1 by model, one for each published run.
+        published: test scores from 0 to 1 by model, one for each published run.
+        metric: of the scores, one of `contributions.METRICS`.
     """
     figure = new_figure(WIDTH, 1.6 + 0.5 * len(scores))
     axes = figure.subplots()
     axes.set_xscale("function", functions=STRETCHED)  # before limits are computed
     models = [score.model for score in scores]
     heights = rows["model"].map(models.index)
-    for column, marker, colour, offset in (
-        ("validation_accuracy", "s", COLOURS[1], -0.2),
-        ("test_accuracy", "o", COLOURS[0], 0),
+    for part, marker, colour, offset in (
+        ("validation", "s", COLOURS[1], -0.2),
+        ("test", "o", COLOURS[0], 0),
     ):
         axes.scatter(
-            rows[column],
+            rows[f"{part}_{metric}"],
             heights + offset,
             s=18,
             alpha=0.6,
             marker=marker,
             color=colour,
-            label=column.replace("_accuracy", ""),
+            label=part,
         )
     reported = [(score, models.index(m)) for m in models for score in published.get(m, [])]
     if reported:
@@ -67,7 +74,7 @@ def leaderboard(
     axes.set_yticks(range(len(models)), models)
     axes.invert_yaxis()
     accuracy_ticks(axes.xaxis, axes.get_xlim())
-    axes.set_xlabel(ACCURACY)
+    axes.set_xlabel(f"{METRICS[metric].name} {STRETCHED_TOWARDS_1}")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize="small")
     return figure
@@ -82,11 +89,12 @@ def _draw_means(axes: Axes, scores: Sequence[Score]) -> None:
     axes.plot([score.mean for score in scores], range(len(scores)), "|k", markersize=10)
 
 
-def differences(pairs: Sequence[Pair]) -> Figure:
+def differences(pairs: Sequence[Pair], metric: str = "accuracy") -> Figure:
     """The difference of each pair with its interval, in points; filled if significant.
 
     Args:
         pairs: from top to bottom.
+        metric: of the scores, one of `contributions.METRICS`.
     """
     figure = new_figure(WIDTH, 1.2 + 0.3 * len(pairs))
     axes = figure.subplots()
@@ -104,7 +112,8 @@ def differences(pairs: Sequence[Pair]) -> Figure:
     axes.axvline(0, color="0.3", linewidth=1)
     # On a linear scale, pairs with the weakest model would leave all others in one spot.
     axes.set_xscale("symlog", linthresh=0.5)
-    axes.set_xticks([-1, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10], minor=False)
+    negative, positive = [-50, -20, -10, -5, -2, -1, -0.2], [0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    axes.set_xticks([*negative, 0, *positive], minor=False)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     bounds = [
@@ -115,7 +124,7 @@ def differences(pairs: Sequence[Pair]) -> Figure:
     axes.set_xlim(min([0.0, *bounds]) - 0.15, max([0.0, *bounds]) * 1.3 + 0.1)
     axes.set_yticks(range(len(pairs)), [f"{pair.first} - {pair.second}" for pair in pairs])
     axes.invert_yaxis()
-    axes.set_xlabel("difference of test accuracy, points")
+    axes.set_xlabel(f"difference of test {METRICS[metric].name}, points")
     axes.grid(axis="x", alpha=0.3)
     axes.set_title("filled: significant", fontsize="medium")
     return figure
@@ -225,31 +234,33 @@ def robustness(rows: pd.DataFrame, units: Mapping[str, str]) -> Figure:
     return figure
 
 
-def costs(rows: pd.DataFrame, columns: Mapping[str, str]) -> Figure:
-    """Test accuracy against each cost; a line joins the models that no other beats in both.
+def costs(rows: pd.DataFrame, columns: Mapping[str, str], metric: str = "accuracy") -> Figure:
+    """The score on test against each cost; a line joins the models that no other beats in both.
 
     Args:
-        rows: columns model, test_accuracy (0 to 1) and the costs; one row per model.
+        rows: columns model, `test_` with the metric (0 to 1) and the costs; one row per model.
         columns: the columns of the costs, each with the title of its axis; one panel each.
+        metric: one of `contributions.METRICS`.
     """
+    score = f"test_{metric}"
     figure = new_figure(WIDTH, 3.2 * len(columns))
     panels = figure.subplots(len(columns), squeeze=False).ravel()
     for panel, (column, title) in zip(panels, columns.items(), strict=True):
-        best = rows[pareto(rows[column].to_numpy(), rows["test_accuracy"].to_numpy())]
+        best = rows[pareto(rows[column].to_numpy(), rows[score].to_numpy())]
         best = best.sort_values(column)
         panel.set_xscale("log")
         panel.set_yscale("function", functions=STRETCHED)
-        panel.step(best[column], best["test_accuracy"], where="post", color="0.6", zorder=1)
+        panel.step(best[column], best[score], where="post", color="0.6", zorder=1)
         for index, row in enumerate(rows.to_dict("records")):
             style = _style(index)
-            panel.plot(row[column], row["test_accuracy"], linestyle="", **style, label=row["model"])
+            panel.plot(row[column], row[score], linestyle="", **style, label=row["model"])
         panel.margins(x=0.15, y=0.15)
         accuracy_ticks(panel.yaxis, panel.get_ylim())
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter("{x:g}")
         panel.set_xlabel(title)
-        panel.set_ylabel("test accuracy")
+        panel.set_ylabel(f"test {METRICS[metric].name}")
         panel.grid(alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, fontsize="small")

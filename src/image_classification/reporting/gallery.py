@@ -1,6 +1,6 @@
 """The pictures of the report: a comparison in; figures with their sections, texts and names out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +13,11 @@ from image_classification.comparison import error_analysis, leaderboard, verdict
 from image_classification.comparison.leaderboard import percent
 from image_classification.comparison.summary import Comparison
 from image_classification.evaluation import corruptions, metrics
+from image_classification.evaluation.captions import caption_line, mistake_captions, with_files
 from image_classification.evaluation.figures import (
     SHEET_COLUMNS,
     confusion_matrix,
     image_sheet,
-    mistake_captions,
     reliability,
 )
 from image_classification.reporting import figures
@@ -88,35 +88,43 @@ def draw(
 
 def _scores(comparison: Comparison, published: Mapping[str, Sequence[float]]) -> Pictures:
     judged = comparison.verdict
+    name = verdict_text.metric_name(judged)
     if judged.pairs:
         interval = verdict_text.interval_name(judged)
         yield (
             Picture(
                 "verdict",
                 "differences",
-                f"Difference of test accuracy of each pair with its {interval}. "
+                f"Difference of test {name} of each pair with its {interval}. "
                 + verdict_text.headline(judged),
-                f"Differences of mean test accuracy in points, with {interval}s.",
+                f"Differences of mean test {name} in points, with {interval}s.",
             ),
-            figures.differences(judged.pairs),
+            figures.differences(judged.pairs, judged.metric),
         )
     means = ", ".join(f"{score.model} {percent(score.mean)}" for score in judged.scores)
     yield (
         Picture(
             "leaderboard",
             "leaderboard",
-            f"Mean test accuracy: {means}.",
-            "Each run on validation and on test, and the published results.",
+            f"Mean test {name}: {means}.",
+            "Each run on validation and on test"
+            + (", and the published results." if judged.metric == "accuracy" else "."),
         ),
         figures.leaderboard(
-            pd.DataFrame([entry.row() for entry in comparison.entries]), judged.scores, published
+            pd.DataFrame([entry.row() for entry in comparison.entries]),
+            judged.scores,
+            published if judged.metric == "accuracy" else {},
+            judged.metric,
         ),
     )
 
 
 def _curves(comparison: Comparison, curves: pd.DataFrame) -> Pictures:
-    accuracy = {score.model: score.mean for score in comparison.verdict.scores}
-    loss = {str(model): float(mean) for model, mean in comparison.means()["test_loss"].items()}
+    means = comparison.means()
+    accuracy, loss = (
+        {str(model): float(mean) for model, mean in means[column].items()}
+        for column in ("test_accuracy", "test_loss")
+    )
     for family, models in comparison.families().items():
         chosen, name = curves[curves["model"].isin(models)], family.replace(" ", "_")
         yield (
@@ -140,12 +148,14 @@ def _curves(comparison: Comparison, curves: pd.DataFrame) -> Pictures:
 def _confusion(comparison: Comparison) -> Pictures:
     for score in comparison.verdict.scores:
         labels, probabilities = _pooled(comparison, score.model)
-        matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), comparison.classes)
+        predicted = probabilities.argmax(axis=1)
+        mistakes = float((predicted != labels).mean())
+        matrix = metrics.confusion_matrix(labels, predicted, comparison.classes)
         yield (
             Picture(
                 "confusion",
                 f"confusion_{score.model}",
-                f"Confusion matrix of {score.model}: {percent(1 - score.mean)} of the test images "
+                f"Confusion matrix of {score.model}: {percent(mistakes)} of the test images "
                 "are off the diagonal.",
             ),
             confusion_matrix(matrix, score.model),
@@ -179,9 +189,12 @@ def _misses(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
     everyone = np.concatenate(list(comparison.probabilities.values()))
     together = error_analysis.mistaken_for(labels, everyone)
     captions = [
-        f"{index}: {classes[labels[index]]}\ntaken for {classes[together[index]]}"
+        caption_line(f"{index}: ", classes[labels[index]])
+        + "\n"
+        + caption_line("taken for ", classes[together[index]])
         for index in shared
     ]
+    captions = with_files(captions, _files(comparison, shared))
     yield (
         Picture(
             "misses",
@@ -200,8 +213,11 @@ def _misses(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
         for index in indices[:SHEET_COLUMNS]:
             chosen.append(int(index))
             captions.append(
-                f"only {model}: {classes[labels[index]]}\ntaken for {classes[taken_for[index]]}"
+                caption_line(f"only {model}: ", classes[labels[index]])
+                + "\n"
+                + caption_line("taken for ", classes[taken_for[index]])
             )
+    captions = with_files(captions, _files(comparison, chosen))
     yield (
         Picture(
             "misses",
@@ -219,7 +235,9 @@ def _mistakes(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
     for score in comparison.verdict.scores:
         probabilities = comparison.probabilities[score.model].mean(axis=0)
         worst = metrics.worst_mistakes(labels, probabilities, SHEET // 2)
-        captions = mistake_captions(labels[worst], probabilities[worst], comparison.classes)
+        captions = mistake_captions(
+            labels[worst], probabilities[worst], comparison.classes, _files(comparison, worst)
+        )
         yield (
             Picture(
                 "mistakes",
@@ -235,9 +253,12 @@ def _mistakes(comparison: Comparison, images: NDArray[np.uint8]) -> Pictures:
 def _label_errors(comparison: Comparison, images: NDArray[np.uint8]) -> tuple[Picture, Figure]:
     doubted = comparison.label_errors[:SHEET]
     captions = [
-        f"{row['example']}: label {row['label']}\nlooks like {row['suggested']}"
+        caption_line(f"{row['example']}: label ", row["label"])
+        + "\n"
+        + caption_line("looks like ", row["suggested"])
         for row in doubted.to_dict("records")
     ]
+    captions = with_files(captions, _files(comparison, doubted["example"]))
     picture = Picture(
         "label_errors",
         "likely_label_errors",
@@ -246,6 +267,11 @@ def _label_errors(comparison: Comparison, images: NDArray[np.uint8]) -> tuple[Pi
     )
     chosen = images[doubted["example"].to_numpy(int)]
     return picture, image_sheet(chosen, captions, "Likely label errors")
+
+
+def _files(comparison: Comparison, examples: Iterable[int]) -> list[str]:
+    """The names of the examples' files; none for data without files."""
+    return [comparison.names[int(index)] for index in examples] if comparison.names else []
 
 
 def _robustness(comparison: Comparison) -> tuple[Picture, Figure]:
@@ -267,12 +293,14 @@ def _robustness(comparison: Comparison) -> tuple[Picture, Figure]:
 
 def _costs(comparison: Comparison) -> tuple[Picture, Figure]:
     titles = {column.key: column.title for column in leaderboard.COLUMNS}
+    name = verdict_text.metric_name(comparison.verdict)
     picture = Picture(
         "costs",
         "costs",
-        "Test accuracy against the time per image, one at a time and in batches of 256; a line "
-        "joins the models that no other beats in both accuracy and time.",
-        "The line joins the models that no other beats in both accuracy and time.",
+        f"Test {name} against the time per image, one at a time and in batches of 256; a line "
+        f"joins the models that no other beats in both {name} and time.",
+        f"The line joins the models that no other beats in both {name} and time.",
     )
     means = comparison.means().reset_index()
-    return picture, figures.costs(means, {key: titles[key] for key in COST_AXES})
+    axes = {key: titles[key] for key in COST_AXES}
+    return picture, figures.costs(means, axes, comparison.verdict.metric)

@@ -20,6 +20,7 @@ from image_classification.comparison.summary import Comparison
 from image_classification.comparison.verdict import Pair
 from image_classification.core.config import DataConfig
 from image_classification.evaluation import corruptions
+from image_classification.evaluation.figures import MOST_NUMBERED
 from image_classification.reporting import tables
 from image_classification.reporting.gallery import Picture
 
@@ -76,6 +77,8 @@ def html(
         recipes=tables.recipes(comparison.results),
         architectures=tables.architectures(comparison.results),
         per_class=tables.per_class(comparison.results, MOST_CLASSES),
+        most_numbered=MOST_NUMBERED,
+        tested=len(set(comparison.labels.tolist())),
         settings=settings,
         split_per_seed=data.split_per_seed,
         commit=commit,
@@ -83,13 +86,15 @@ def html(
         headline=verdict_text.headline(comparison.verdict),
         sentence=lambda pair: verdict_text.sentence(pair, comparison.verdict),
         fewest_runs=error_analysis.FEWEST_RUNS,
+        metric_name=verdict_text.metric_name(comparison.verdict),
+        over_examples=verdict_text.over_examples(comparison.verdict),
         interval_name=verdict_text.interval_name(comparison.verdict),
         explanation=verdict_text.explanation(comparison.verdict),
         advice=verdict_text.FIX_THE_NUMBER
         if verdict_text.advises_more_seeds(comparison.verdict)
         else "",
         shown_probability=verdict_text.shown_probability,
-        columns=leaderboard.columns,
+        columns=lambda place: leaderboard.columns(place, comparison.verdict.metric),
         pictures=list(pictures),
         links=links,
         run_id=leaderboard.run_id,
@@ -115,13 +120,14 @@ def model_cards(
             entry=entry,
             data=comparison.data,
             classes=comparison.classes,
+            most_classes=MOST_CLASSES,
             recipe=recipe,
             image_shape=image_shape,
             validation_examples=validation_examples,
             origin=_origin(result),
             examples=comparison.verdict.examples,
             headline=verdict_text.headline(comparison.verdict),
-            columns=leaderboard.columns("card"),
+            columns=leaderboard.columns("card", comparison.verdict.metric),
             robustness=result.robustness_means(),
             corrupted=len(corruptions.sample(comparison.verdict.examples)),
             weakest=list(zip(weakest["class"], weakest["recall"], strict=True)),
@@ -147,6 +153,7 @@ def comparison_note(comparison: Comparison, run: str) -> str:
             headline=verdict_text.headline(comparison.verdict),
             pairs=neighbours(comparison.verdict.pairs, models),
             sentence=lambda pair: verdict_text.sentence(pair, comparison.verdict),
+            metric_name=verdict_text.metric_name(comparison.verdict),
             runs=leaderboard.by_model(comparison.entries),
             linked=linked,
             run=run,

@@ -59,10 +59,12 @@ def per_class(results: Sequence[Result], most: int) -> dict[str, pd.DataFrame]:
         most: the maximum number of classes.
 
     Returns:
-        For each of `SCORES` a table with a row for each class and the columns `examples` and the
-        models. The classes with the lowest F1, averaged over the models, if there are more.
+        For each of `SCORES` a table with a row for each class that occurs and the columns
+        `examples` and the models. The classes with the lowest F1, averaged over the models, if
+        there are more.
     """
     rows = pd.concat([result.per_class.assign(model=result.model) for result in results])
+    rows = rows[rows["examples"] > 0]  # a class without examples has no scores
     tables = {
         score: rows.pivot_table(score, index="class", columns="model", sort=False)
         for score in SCORES
