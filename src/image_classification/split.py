@@ -9,7 +9,7 @@ from image_classification.core.files import sha256
 from image_classification.data.arrays import Examples, save_split
 from image_classification.data.fingerprint import origin
 from image_classification.data.splits import hold_out
-from image_classification.sources.idx import read_idx
+from image_classification.formats.idx import read_idx
 
 
 def main(config: Config) -> None:

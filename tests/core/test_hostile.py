@@ -42,9 +42,10 @@ from image_classification.core.config import Config, DataConfig
 from image_classification.core.errors import UserError, explain
 from image_classification.data import arrays, fingerprint
 from image_classification.data.arrays import Examples
+from image_classification.formats import idx
 from image_classification.models import build, limits
 from image_classification.models import saved as saved_models
-from image_classification.sources import idx, mirrors
+from image_classification.sources import mirrors
 from image_classification.tracking import event_log
 from image_classification.training import checkpoint
 from image_classification.training.checkpoint import State
@@ -1000,14 +1001,16 @@ def test_layers(compose: Compose) -> None:
     torture("layers", st.dictionaries(names, layer, min_size=1, max_size=2), check)
 
 
-@pytest.fixture
-def saved(compose: Compose, tmp_path: Path) -> Path:
+@pytest.fixture(params=["sequential", "branching"])
+def saved(compose: Compose, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / "nn-0/model.keras"
     path.parent.mkdir()
     layers: dict[str, dict[str, Any]] = {
         "flatten": {"type": "Flatten"},
         "hidden": {"type": "Dense", "units": 3},
     }
+    if request.param == "branching":
+        layers["sum"] = {"type": "Concatenate", "inputs": ["flatten", "hidden"]}
     config = replace(compose("model=nn").model, layers=layers)
     build.build(config, (3, 3, 1), classes=2).save(path)
     return path
@@ -1057,7 +1060,7 @@ def test_a_reader_holds_to_a_limit_of_the_system(tmp_path: Path) -> None:
     )
     code = (
         "import pathlib, resource, sys\n"
-        "from image_classification.sources import idx\n"
+        "from image_classification.formats import idx\n"
         "from image_classification.core.errors import UserError\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
         "try: idx.read_idx(pathlib.Path(sys.argv[1]))\n"

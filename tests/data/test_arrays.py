@@ -6,7 +6,7 @@ from conftest import Compose, Mirror, tiny_examples, write_idx
 
 from image_classification.core.errors import UserError
 from image_classification.data import arrays, fingerprint
-from image_classification.sources import idx
+from image_classification.formats import idx
 
 
 def test_an_idx_file_reads_as_it_was_written(tmp_path: Path) -> None:

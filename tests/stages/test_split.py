@@ -11,7 +11,7 @@ from image_classification.core.config import Config
 from image_classification.core.errors import UserError
 from image_classification.data import arrays, splits
 from image_classification.data.arrays import Examples
-from image_classification.sources import idx
+from image_classification.formats import idx
 from image_classification.split import split
 
 

@@ -1,1 +1,1 @@
-"""Raw data in: where its files come from, and the formats they have."""
+"""Raw data in: where its files come from."""

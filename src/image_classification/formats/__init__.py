@@ -1,0 +1,1 @@
+"""The forms that labelled images come in, and how one image is decoded."""
