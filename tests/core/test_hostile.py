@@ -1001,14 +1001,16 @@ def test_layers(compose: Compose) -> None:
     torture("layers", st.dictionaries(names, layer, min_size=1, max_size=2), check)
 
 
-@pytest.fixture
-def saved(compose: Compose, tmp_path: Path) -> Path:
+@pytest.fixture(params=["sequential", "branching"])
+def saved(compose: Compose, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / "nn-0/model.keras"
     path.parent.mkdir()
     layers: dict[str, dict[str, Any]] = {
         "flatten": {"type": "Flatten"},
         "hidden": {"type": "Dense", "units": 3},
     }
+    if request.param == "branching":
+        layers["sum"] = {"type": "Concatenate", "inputs": ["flatten", "hidden"]}
     config = replace(compose("model=nn").model, layers=layers)
     build.build(config, (3, 3, 1), classes=2).save(path)
     return path

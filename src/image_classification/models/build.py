@@ -7,7 +7,11 @@ import keras
 
 from image_classification.core.config import ModelConfig
 from image_classification.core.errors import UserError
+from image_classification.models.graph import IMAGE, connect, wiring
 from image_classification.models.limits import allocate, is_safe, one_line
+
+# What only prepares the image; steps in a lower precision leave it all its digits.
+PREPARING = (keras.layers.InputLayer, keras.layers.Rescaling)
 
 
 def build(config: ModelConfig, image_shape: Sequence[int], classes: int) -> keras.Model:
@@ -25,23 +29,27 @@ def build(config: ModelConfig, image_shape: Sequence[int], classes: int) -> kera
         to float32 (n, classes), probabilities that sum to 1.
 
     Raises:
-        UserError: Keras has no such layer, or refuses its arguments or its input; or the model
-            is too large (see LARGEST), which is found before its weights are allocated.
+        UserError: Keras has no such layer, or refuses its arguments or its input; an input names
+            no earlier layer; or the model is too large (see LARGEST), which is found before its
+            weights are allocated.
     """
     place = f"conf/model/{config.name}.yaml"
-    between = [_layer(config, name) for name in config.layers]
+    branches = any("inputs" in layer for layer in config.layers.values())
+    inputs = wiring(config, before=[IMAGE])
+    between = {name: _layer(config, name) for name in config.layers}
 
-    def stack() -> keras.Model:
-        layers = [
-            keras.Input(tuple(image_shape), dtype="uint8", name="image"),
-            keras.layers.Rescaling(1 / 255, name="scaling"),
-            *between,
-            keras.layers.Dense(classes, activation="softmax", name="probabilities"),
-        ]
-        return keras.Sequential(layers, name=config.name)
+    def assemble() -> keras.Model:
+        image = keras.Input(tuple(image_shape), dtype="uint8", name="image")
+        scaling = keras.layers.Rescaling(1 / 255, name="scaling")
+        probabilities = keras.layers.Dense(classes, activation="softmax", name="probabilities")
+        if not branches:
+            layers = [image, scaling, *between.values(), probabilities]
+            return keras.Sequential(layers, name=config.name)
+        last = connect(between, inputs, {IMAGE: scaling(image)})
+        return keras.Model(image, probabilities(last), name=config.name)
 
     try:
-        model = allocate(stack)
+        model = allocate(assemble)
     except Exception as error:  # Keras and TensorFlow have no common one for bad arguments
         raise UserError(f"{place}: {one_line(error)}") from error
     if model.output_shape != (None, classes):
@@ -62,12 +70,18 @@ def layer_table(model: keras.Model) -> list[dict[str, Any]]:
             "parameters": layer.count_params(),
         }
         for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer)  # a Sequential does not list it either
     ]
+
+
+def inner_layers(model: keras.Model) -> list[keras.Layer]:
+    """The layers between the scaled image and the probabilities."""
+    return [layer for layer in model.layers[:-1] if not isinstance(layer, PREPARING)]
 
 
 def _layer(config: ModelConfig, name: str) -> keras.Layer:
     place = f"conf/model/{config.name}.yaml: layers.{name}"
-    arguments = dict(config.layers[name])
+    arguments = {key: value for key, value in config.layers[name].items() if key != "inputs"}
     type_name = str(arguments.pop("type"))
     if type_name == "Dropout":
         arguments.setdefault("rate", config.dropout)

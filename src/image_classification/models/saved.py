@@ -13,6 +13,11 @@ from image_classification.core.errors import UserError
 from image_classification.models.limits import allocate, is_safe, one_line
 
 LARGEST_DESCRIPTION = 2**24  # bytes of config.json in a saved model
+# What a saved model may be: layers one after the other, or wired as `inputs` in conf/model/ says.
+KINDS: dict[tuple[object, object], type[keras.Model]] = {
+    ("keras", "Sequential"): keras.Sequential,
+    ("keras.src.models.functional", "Functional"): keras.Model,
+}
 
 
 def load(path: Path, sha256: str) -> keras.Model:
@@ -39,8 +44,8 @@ def load(path: Path, sha256: str) -> keras.Model:
         if found != sha256:
             raise UserError(f"{path} has SHA-256 {found}, expected {sha256}: {hint}")
         description = _description(path)
-        _require_safe(description)
-        model = allocate(lambda: keras.Sequential.from_config(description["config"]))
+        kind = _require_safe(description)
+        model = allocate(lambda: kind.from_config(description["config"]))
         model.load_weights(path)
     except UserError:
         raise
@@ -58,20 +63,62 @@ def _description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _require_safe(description: dict[str, Any]) -> None:
+def _require_safe(description: dict[str, Any]) -> type[keras.Model]:
     """Refuse the description of a model that names other classes than Keras' own.
+
+    Returns:
+        What kind of model it describes.
 
     Raises:
         ValueError: names the class.
     """
-    if description["class_name"] != "Sequential":
-        raise ValueError("it is no Sequential of layers")
-    for named in _named_classes(description):
+    kind = KINDS.get((description.get("module"), description["class_name"]))
+    if kind is None:
+        raise ValueError("it is neither a Sequential of layers nor a Functional")
+    is_sequential = kind is keras.Sequential
+    parts = description if is_sequential else _without_calls(description["config"])
+    for named in _named_classes(parts):
         module, name = str(named.get("module")), named["class_name"]
         registered = named.get("registered_name") in (None, name)  # else one of another package
         of_keras = (module, name) in (("keras", "Sequential"), ("keras", "DTypePolicy"))
         if not registered or not (of_keras or is_safe(module.removeprefix("keras."), name)):
             raise ValueError(f"it holds {module}.{name}, no layer of Keras that is free of code")
+    return kind
+
+
+def _without_calls(functional: dict[str, Any]) -> dict[str, Any]:
+    """What else a Functional holds, once its layers prove to be called as `connect` does it.
+
+    That is once each, on outputs of earlier layers, and on nothing else that Keras would make an
+    object from.
+
+    Raises:
+        ValueError: names the layer that is not.
+    """
+    earlier: set[str] = set()
+    for layer in functional["layers"]:
+        calls = layer["inbound_nodes"]
+        if len(calls) > 1 or not all(_is_call(call, earlier) for call in calls):
+            raise ValueError(f"its layer {layer['name']} takes more than earlier layers give")
+        earlier.add(layer["name"])
+    kept = [
+        {key: value for key, value in layer.items() if key != "inbound_nodes"}
+        for layer in functional["layers"]
+    ]
+    return {**functional, "layers": kept}
+
+
+def _is_call(call: dict[str, Any], earlier: set[str]) -> bool:
+    """Whether a layer is called on one output or a list of them, each the only one of its layer."""
+    (given,) = call["args"]
+    tensors = given if isinstance(given, list) else [given]
+    histories = [one["config"]["keras_history"] for one in tensors]
+    options = call["kwargs"].values()  # of Keras: mask, training
+    return (
+        all(one["class_name"] == "__keras_tensor__" for one in tensors)
+        and all(name in earlier and rest == [0, 0] for name, *rest in histories)
+        and all(value is None or isinstance(value, bool) for value in options)
+    )
 
 
 def _named_classes(description: object) -> Iterator[dict[str, Any]]:

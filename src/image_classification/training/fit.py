@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from image_classification.core.config import RecipeConfig
 from image_classification.data.arrays import Examples
+from image_classification.models.build import inner_layers
 from image_classification.models.prediction import PREDICTION_BATCH
 from image_classification.training.batches import BatchGroups
 from image_classification.training.checkpoint import State
@@ -117,7 +118,7 @@ class ManySteps(keras.Model):
             return (batch + 1,)
 
         # The scaling of the pixels and the probabilities need all digits.
-        with computing_in(self.precision, self.model.layers[1:-1]):
+        with computing_in(self.precision, inner_layers(self.model)):
             tf.while_loop(lambda batch: batch < count, step_with, [tf.constant(0)])
         return dict(self.get_metrics_result())
 
