@@ -716,7 +716,7 @@ def test_texts_through_params_yaml(compose: Compose, monkeypatch: pytest.MonkeyP
         ("data.image_shape=[0,28,1]", "data.image_shape: must be [height, width, channels], each"),
         ("data.image_shape=[1099511627776,28,1]", "data.image_shape: must be"),
         ("data.split_seed=4294967296", "data.split_seed: must be from 0 to 4294967295"),
-        ("data.classes=[a,a]", "data.classes: must be 1 to 256 different names, got"),
+        ("data.classes=[a,a]", "data.classes: must be 1 to 65536 different names, got"),
         ("data.files.train_images.name=../../x", "data.files: must be named without folders"),
         ("data.files.train_images.name=..", "data.files: must be named without folders"),
         ("~data.files.train_images", "data.files: must be train_images, train_labels,"),
