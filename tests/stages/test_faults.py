@@ -133,7 +133,8 @@ def test_data_gone_bad_in_the_cache_is_refused_and_the_hint_works(split_project:
     cached.chmod(0o644)
     cached.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     cached.chmod(mode)  # what DVC goes by
-    shutil.rmtree(project.root / "data")
+    shutil.rmtree(project.root / paths.RAW)
+    shutil.rmtree(project.root / paths.SPLIT)
     project.set("conf/data/tiny.yaml", "validation_examples", 50)
 
     line = said(project, *DVC, "repro", "split")
