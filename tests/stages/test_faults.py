@@ -108,7 +108,8 @@ def test_a_cache_that_is_gone_is_filled_again(split_project: Project) -> None:
 @pytest.mark.torture
 def test_a_cache_that_cannot_be_one_is_named(split_project: Project) -> None:
     project = split_project
-    shutil.rmtree(project.root / "data")
+    shutil.rmtree(project.root / paths.RAW)
+    shutil.rmtree(project.root / paths.SPLIT)
     cache = project.root / ".dvc/cache"
     cache.rename(project.root / "elsewhere")
     cache.write_text("")
