@@ -145,7 +145,7 @@ def fixed_params(data: str, models: list[str], **recipe: object) -> dict[str, An
     params = emptied(yaml.safe_load((ROOT / paths.PARAMS).read_text()))
     params["models"], params["seeds"] = models, [0]
     params["data"]["name"] = data
-    params["data"]["path"] = "data/images"  # DVC takes no null for a path
+    params["data"]["path"] = "images"  # DVC takes no null for a path
     params["recipe"] |= {"name": "fast", **recipe}
     return dict(params)
 

@@ -317,7 +317,7 @@ def test_changed_files_run_again_from_the_split_and_unchanged_ones_nothing(
     root = write_folder(tmp_path_factory.mktemp("outside") / "mine")
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     project.edit("params.yaml", "name: tiny", "name: folder")
-    project.edit("params.yaml", "path: data/images", f"path: {root}")
+    project.edit("params.yaml", "path: images", f"path: {root}")
 
     project.must("dvc", "repro", "split")
     names = (project.root / "data/split/test_names.txt").read_text()

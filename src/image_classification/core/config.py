@@ -40,7 +40,7 @@ class DataConfig:
 
     name: str
     kind: str = "idx"
-    path: str = "data/images"
+    path: str = "images"
     table: str | None = None  # the one in `path` that counts
     classes: list[str] | None = None  # in the order of the labels; None: those that are found
     image_shape: list[int] | None = None  # height, width, channels; None: as the images are
