@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -32,8 +33,6 @@ class StoredImages:
         self.files = files
         self._starts = np.cumsum([0, *(len(file) for file in files)])
         self._rows = np.arange(self._starts[-1]) if rows is None else rows
-        # Open for as long as this lives.
-        self._streams = [Path(str(file.filename)).open("rb") for file in files]  # noqa: SIM115
         self.shape = (len(self._rows), *files[0].shape[1:])
 
     def __len__(self) -> int:
@@ -44,11 +43,13 @@ class StoredImages:
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         numbers = np.searchsorted(self._starts, rows, "right") - 1
         size = images[:1].nbytes
-        for image, row, number in zip(images, rows, numbers, strict=True):
-            offset = self.files[number].offset + int(row - self._starts[number]) * size
-            read = os.preadv(self._streams[number].fileno(), [memoryview(image).cast("B")], offset)
-            if read != size:
-                raise OSError(f"{self.files[number].filename} is cut short")
+        with ExitStack() as opened:
+            streams = [opened.enter_context(Path(str(f.filename)).open("rb")) for f in self.files]
+            for image, row, number in zip(images, rows, numbers, strict=True):
+                offset = self.files[number].offset + int(row - self._starts[number]) * size
+                read = os.preadv(streams[number].fileno(), [memoryview(image).cast("B")], offset)
+                if read != size:
+                    raise OSError(f"{self.files[number].filename} is cut short")
         return images if np.ndim(self._rows[index]) else images[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

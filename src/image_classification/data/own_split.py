@@ -179,12 +179,12 @@ def _draw(
     if not data.stratify:
         if any(images.groups[row] is not None for row in free):
             raise UserError("data.stratify: must be true where images have groups")
+        drawn = {}
         for part, size in sizes.items():
-            free, chosen = train_test_split(
+            free, drawn[part] = train_test_split(
                 free, test_size=round(size), random_state=data.split_seed
             )
-            sizes[part] = chosen
-        return {**sizes, "train": free}  # type: ignore[dict-item]  # sizes became rows
+        return {**drawn, "train": free}
     counts = np.bincount(labels[free], minlength=len(classes))
     wanted = targets(counts.tolist(), [size / len(free) for size in sizes.values()])
     parts = assign(labels[free], together[free], wanted, data.split_seed)

@@ -27,10 +27,10 @@ def read(data: DataConfig) -> Reading:
     if file.suffix != ".py" or not file.is_file():
         raise UserError(f"data.path: {file} is no Python file")
     try:
-        found = runpy.run_path(str(file)).get(CLASS)
-        if found is None:
+        images = runpy.run_path(str(file)).get(CLASS)
+        if images is None:
             raise UserError(f"{file} has no class {CLASS}: write one")
-        rows = list(found())
+        rows = list(images())
     except UserError:
         raise
     except Exception as error:  # whatever that file does
@@ -42,12 +42,11 @@ def read(data: DataConfig) -> Reading:
         where = f"{file}, line {lines[-1]}" if lines else str(file)
         cause = " ".join(str(error).split())[:200]
         raise UserError(f"{where}: {type(error).__name__}: {cause}: mend it") from error
-    records: list[Record] = []
-    problems: list[Problem] = []
-    for index, row in enumerate(rows):
-        record = _record(index, row, file.parent)
-        (problems if isinstance(record, Problem) else records).append(record)  # type: ignore[arg-type]  # of its own kind
-    return Reading(records, problems)
+    found = [_record(index, row, file.parent) for index, row in enumerate(rows)]
+    return Reading(
+        [each for each in found if isinstance(each, Record)],
+        [each for each in found if isinstance(each, Problem)],
+    )
 
 
 def _record(index: int, row: Any, folder: Path) -> Record | Problem:
