@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 COLOURS = seaborn.color_palette("colorblind")
 MARKERS = "osD^vPX*"
+MOST_LAYERS = 50  # rows of a layer table; of more, the first and the last
 SHEET_COLUMNS = 5  # images in a row
 ACCURACY = "accuracy (stretched towards 100 %)"
 LOWEST, HIGHEST = 0.05, 0.0005  # how far beyond 0 and 1 a stretched axis has its ends
@@ -102,10 +103,14 @@ def layer_table(layers: pd.DataFrame, title: str) -> Figure:
         layers: columns layer, type, output_shape, parameters; one row per layer, input first.
         title: of the figure, which adds the sum of the parameters.
     """
-    figure = new_figure(7, 0.8 + 0.3 * len(layers))
+    rows = [[*row[:-1], f"{row[-1]:,}"] for row in layers.itertuples(index=False)]
+    left_out = len(rows) - MOST_LAYERS
+    if left_out > 0:  # the rest is in the table of the run
+        half = MOST_LAYERS // 2
+        rows[half:-half] = [[f"… {left_out} more …", "", "", ""]]
+    figure = new_figure(7, 0.8 + 0.3 * len(rows))
     axes = figure.subplots()
     axes.set_axis_off()
-    rows = [[*row[:-1], f"{row[-1]:,}"] for row in layers.itertuples(index=False)]
     table = axes.table(
         rows,
         colLabels=["layer", "type", "output shape", "parameters"],
