@@ -141,6 +141,9 @@ def test_features_of_other_weights_or_images_are_others_and_damaged_ones_are_mad
     kept = features.features(body, TRAIN)
     (path,) = (home / "weights").glob("features-*.npz")
 
+    learning, _ = phases._divided(small_model(learns=True))
+    assert_same([features.features(learning, TRAIN).images], [kept.images])
+    assert list((home / "weights").iterdir()) == [path]
     contents = bytearray(path.read_bytes())
     contents[len(contents) // 2] ^= 1
     path.write_bytes(contents)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 COLOURS = seaborn.color_palette("colorblind")
 MARKERS = "osD^vPX*"
-MOST_LAYERS = 50  # rows of a layer table; of more, the first and the last
+MOST_LAYERS = 60  # rows of a layer table; of more, the first and the last
 SHEET_COLUMNS = 5  # images in a row
 ACCURACY = "accuracy (stretched towards 100 %)"
 LOWEST, HIGHEST = 0.05, 0.0005  # how far beyond 0 and 1 a stretched axis has its ends

@@ -38,7 +38,8 @@ def features(backbone: keras.Model, examples: Examples) -> Examples:
 def _key(backbone: keras.Model, images: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(f"{keras.__version__} {images.shape}".encode())
     for layer in backbone.layers:
-        digest.update(f"{type(layer).__name__} {sorted(layer.get_config().items())}".encode())
+        settings = layer.get_config() | {"trainable": None}  # it does not change what they give
+        digest.update(f"{type(layer).__name__} {sorted(settings.items())}".encode())
     for weights in backbone.get_weights():
         digest.update(np.ascontiguousarray(weights).data)
     for start in range(0, len(images), HASHED):
