@@ -46,7 +46,7 @@ def refused(project: Project, *command: str) -> str:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["model=resnet"], "Could not find 'model/resnet' Available options in 'model': "),
+        (["model=nosuch"], "Could not find 'model/nosuch' Available options in 'model': "),
         (["recipe=slow"], "Could not find 'recipe/slow' Available options in 'recipe': "),
         (["recipe.epochs=-1"], "recipe.epochs: must be at least 1, got -1"),
         (["recipe.epochs=many"], "recipe.epochs: Value 'many' of type 'str' could not be conver"),
