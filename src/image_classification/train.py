@@ -37,6 +37,7 @@ from image_classification.tracking.mlflow_store import UnreachableError
 from image_classification.tracking.outbox import upload
 from image_classification.training import checkpoint
 from image_classification.training.fit import fit
+from image_classification.training.phases import fit_in_phases
 from image_classification.training.precision import usable_precision
 
 INPUT_EXAMPLES = 5  # images that come with the logged model
@@ -203,10 +204,13 @@ def _fit(
         print(f"epoch {len(state.rows)} of {config.recipe.epochs}: {shown}", flush=True)
         end_if_interrupted()
 
-    rows = fit(
+    rows = fit_in_phases(
+        fit,
         model,
         replace(config.recipe, precision=precision),
-        config.seed,
+        config.model.backbone,
+        augmented=False,
+        seed=config.seed,
         jit_compile=config.model.jit_compile,
         train=split.train,
         validation=split.validation,

@@ -45,6 +45,21 @@ def test_the_layer_table_sums_the_parameters() -> None:
     assert figure.axes[0].get_title() == "lm: 7,850 parameters"
 
 
+def test_of_a_model_of_many_layers_the_table_shows_the_first_and_the_last() -> None:
+    rows = [(f"layer_{number}", "Dense", "10", 1) for number in range(200)]
+    layers = pd.DataFrame(rows, columns=["layer", "type", "output_shape", "parameters"])
+
+    figure = drawn(figures.layer_table(layers, "deep"))
+
+    cells = figure.axes[0].tables[0].get_celld()
+    names = [cells[row, 0].get_text().get_text() for row in range(1, 62)]
+    assert [*names[:1], *names[29:32], *names[-1:]] == [
+        *("layer_0", "layer_29", "… 140 more …", "layer_170", "layer_199")
+    ]
+    assert figure.axes[0].get_title() == "deep: 200 parameters"
+    assert figure.get_size_inches()[1] < 20
+
+
 def test_confusion_rows_are_per_cent_of_the_actual_class() -> None:
     matrix = pd.DataFrame([[3, 1], [0, 0]], index=["a", "b"], columns=["a", "b"])
     figure = drawn(figures.confusion_matrix(matrix, "title"))

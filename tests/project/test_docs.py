@@ -486,9 +486,10 @@ def settings_of(kind: type, prefix: str = "") -> Iterator[str]:
     """The dotted names of all settings."""
     types = typing.get_type_hints(kind)
     for field in fields(kind):
-        if is_dataclass(types[field.name]):
-            yield from settings_of(types[field.name], f"{prefix}{field.name}.")
-        else:
+        one, *others = typing.get_args(types[field.name]) or [types[field.name]]
+        if is_dataclass(one):
+            yield from settings_of(typing.cast(type, one), f"{prefix}{field.name}.")
+        if others or not is_dataclass(one):  # it may be left out as a whole
             yield f"{prefix}{field.name}"
 
 

@@ -134,6 +134,21 @@ def require_on_page(pictures: list[Picture], text: str) -> None:
     assert text.count(' class="photo"') == sum(picture.photo for picture in pictures)
 
 
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (2, "convolution 8 x 8 x 4, relu, convolution, relu"),
+        (20, "40 layers: 20 convolution, 20 relu"),
+    ],
+)
+def test_the_layers_of_a_model_are_told_or_where_they_are_many_counted(
+    count: int, said: str
+) -> None:
+    layers = pd.DataFrame({"type": ["Conv2D", "ReLU"] * count, "output_shape": "8 x 8 x 4"})
+
+    assert tables._in_words(layers) == said
+
+
 def test_every_picture_is_on_the_page(
     pictures: list[Picture], gallery_folder: Path, compose: Compose
 ) -> None:

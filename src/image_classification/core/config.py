@@ -109,6 +109,31 @@ class DataConfig:
 
 
 @dataclass
+class BackboneConfig:
+    """A pretrained network that a model begins with; its layers take the pooled features."""
+
+    name: str
+    weights: str  # imagenet, pypi:PROJECT/WHEEL#sha256=HASH, or a path
+    image_size: int  # height and width that images are resized to
+    sha256: str = ""  # of the file of the weights, in hexadecimal
+    trainable: Any = False  # true, false, or how many of its last layers
+    head_epochs: int = 0  # of recipe.epochs, the first ones, in which it is frozen anyway
+    fine_tuning_rate: float = 0.1  # times recipe.learning_rate, in the epochs after these
+
+    def __post_init__(self) -> None:
+        digest = re.fullmatch("|[0-9a-f]{64}", self.sha256)
+        _require(bool(digest), "model.backbone.sha256", "64 hexadecimal digits", self)
+        _require(bool(self.weights), "model.backbone.weights", "imagenet, pypi: or a path", self)
+        _require("\0" not in self.weights, "model.backbone.weights", "without NUL", self)
+        _require(32 <= self.image_size <= 1024, "model.backbone.image_size", "32 to 1024", self)
+        count = isinstance(self.trainable, int) and 0 <= self.trainable <= MOST  # so is a bool
+        _require(0 <= self.head_epochs <= MOST, "model.backbone.head_epochs", "from 0", self)
+        rate = 0 < self.fine_tuning_rate <= 1
+        _require(rate, "model.backbone.fine_tuning_rate", "above 0, at most 1", self)
+        _require(count, "model.backbone.trainable", "true, false or a number of layers", self)
+
+
+@dataclass
 class ModelConfig:
     """An architecture (conf/model/): the layers between the scaled image and the softmax output."""
 
@@ -118,6 +143,7 @@ class ModelConfig:
     dropout: float = 0.0  # rate of the Dropout layers that give none
     fast: dict[str, Any] = field(default_factory=dict)  # where it differs from the recipe `fast`
     jit_compile: bool = False  # whether XLA compiles the training
+    backbone: BackboneConfig | None = None  # what comes before the layers
 
     def __post_init__(self) -> None:
         # Models are addressed by their names in the registry, beside `champion`.
@@ -208,6 +234,8 @@ def defining(config: Config) -> dict[str, Any]:
     # Where the data lies, and what is published of it; its hash counts instead.
     for key in ("files", "mirrors", "published", "path", "table", "bad_files"):
         del values["data"][key]
+    if config.model.backbone is None:
+        del values["model"]["backbone"]
     return {key: values[key] for key in ("seed", "data", "model", "recipe")}
 
 

@@ -21,6 +21,7 @@ REPORTS = Path("reports")
 # In the main checkout (`home`), also for the copies that experiments run in.
 CHECKPOINTS = Path("checkpoints")
 OUTBOX = Path("outbox")
+WEIGHTS = Path("weights")  # pretrained, fetched once
 
 # What the stages write to a run's folder in RUNS and in EVALUATIONS.
 MODEL_FILE = "model.keras"

@@ -70,8 +70,10 @@ def _shown(name: str, config: Config) -> str:
         name = f"{name}.name"
     value: object = config
     for part in name.split("."):
-        value = getattr(value, part, NEW)
-    if isinstance(value, list | dict):
+        value = getattr(value, part, NEW) if value is not None else None
+    if value is None:
+        value = "none"
+    elif isinstance(value, list | dict):
         value = ", ".join(map(str, value)) or "none"
     elif isinstance(value, bool):
         value = str(value).lower()

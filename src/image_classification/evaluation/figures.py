@@ -21,6 +21,7 @@ from image_classification.evaluation.captions import LINE, shortened
 
 COLOURS = seaborn.color_palette("colorblind")
 MARKERS = "osD^vPX*"
+MOST_LAYERS = 60  # rows of a layer table; of more, the first and the last
 SHEET_COLUMNS = 5  # images in a row
 LONGEST_NAME = 18  # characters of a class beside an axis
 MOST_BARS = 10  # classes beside an example
@@ -110,10 +111,14 @@ def layer_table(layers: pd.DataFrame, title: str) -> Figure:
         layers: columns layer, type, output_shape, parameters; one row per layer, input first.
         title: of the figure, which adds the sum of the parameters.
     """
-    figure = new_figure(7, 0.8 + 0.3 * len(layers))
+    rows = [[*row[:-1], f"{row[-1]:,}"] for row in layers.itertuples(index=False)]
+    left_out = len(rows) - MOST_LAYERS
+    if left_out > 0:  # the rest is in the table of the run
+        half = MOST_LAYERS // 2
+        rows[half:-half] = [[f"… {left_out} more …", "", "", ""]]
+    figure = new_figure(7, 0.8 + 0.3 * len(rows))
     axes = figure.subplots()
     axes.set_axis_off()
-    rows = [[*row[:-1], f"{row[-1]:,}"] for row in layers.itertuples(index=False)]
     table = axes.table(
         rows,
         colLabels=["layer", "type", "output shape", "parameters"],

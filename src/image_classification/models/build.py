@@ -5,13 +5,19 @@ from typing import Any
 
 import keras
 
-from image_classification.core.config import ModelConfig
+from image_classification.core.config import BackboneConfig, ModelConfig
 from image_classification.core.errors import UserError
+from image_classification.models import backbones
 from image_classification.models.graph import IMAGE, connect, wiring
 from image_classification.models.limits import allocate, is_safe, one_line
 
 # What only prepares the image; steps in a lower precision leave it all its digits.
-PREPARING = (keras.layers.InputLayer, keras.layers.Rescaling)
+PREPARING = (
+    keras.layers.InputLayer,
+    keras.layers.Normalization,
+    keras.layers.Rescaling,
+    keras.layers.Resizing,
+)
 
 
 def build(config: ModelConfig, image_shape: Sequence[int], classes: int) -> keras.Model:
@@ -34,8 +40,10 @@ def build(config: ModelConfig, image_shape: Sequence[int], classes: int) -> kera
             weights are allocated.
     """
     place = f"conf/model/{config.name}.yaml"
-    branches = any("inputs" in layer for layer in config.layers.values())
-    inputs = wiring(config, before=[IMAGE])
+    backbone = config.backbone
+    network = _network(place, backbone)
+    inputs = wiring(config, before=[backbones.FEATURES] if network else [IMAGE])
+    branches = network or any("inputs" in layer for layer in config.layers.values())
     between = {name: _layer(config, name) for name in config.layers}
 
     def assemble() -> keras.Model:
@@ -45,13 +53,20 @@ def build(config: ModelConfig, image_shape: Sequence[int], classes: int) -> kera
         if not branches:
             layers = [image, scaling, *between.values(), probabilities]
             return keras.Sequential(layers, name=config.name)
-        last = connect(between, inputs, {IMAGE: scaling(image)})
+        if backbone:
+            scaled = backbones.scaling(backbone)(image)
+            before = {backbones.FEATURES: backbones.attach(backbone, network, scaled)}
+        else:
+            before = {IMAGE: scaling(image)}
+        last = connect(between, inputs, before)
         return keras.Model(image, probabilities(last), name=config.name)
 
     try:
         model = allocate(assemble)
     except Exception as error:  # Keras and TensorFlow have no common one for bad arguments
         raise UserError(f"{place}: {one_line(error)}") from error
+    if network:
+        backbones.copy_weights(network, model)
     if model.output_shape != (None, classes):
         raise UserError(
             f"{place}: the output has the shape {model.output_shape[1:]} "
@@ -77,6 +92,13 @@ def layer_table(model: keras.Model) -> list[dict[str, Any]]:
 def inner_layers(model: keras.Model) -> list[keras.Layer]:
     """The layers between the scaled image and the probabilities."""
     return [layer for layer in model.layers[:-1] if not isinstance(layer, PREPARING)]
+
+
+def _network(place: str, backbone: BackboneConfig | None) -> keras.Model | None:
+    try:
+        return backbones.load(backbone) if backbone else None
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
 
 
 def _layer(config: ModelConfig, name: str) -> keras.Layer:

@@ -1,10 +1,13 @@
 """What a model predicts."""
 
+import math
+
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 PREDICTION_BATCH = 1000  # images at once; any number gives the same results
+LARGEST_OUTPUT = 2**28  # numbers that a layer gives for these images: 1 GiB
 
 
 def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -17,5 +20,11 @@ def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32
     Returns:
         (n, classes), rows that sum to 1.
     """
-    probabilities = model.predict(np.asarray(images), batch_size=PREDICTION_BATCH, verbose=0)
-    return np.asarray(probabilities, np.float32)
+    size = prediction_batch(model)
+    return np.asarray(model.predict(np.asarray(images), batch_size=size, verbose=0), np.float32)
+
+
+def prediction_batch(model: keras.Model) -> int:
+    """How many images the model is given at once, so that its layers' outputs fit into memory."""
+    largest: int = max(math.prod(layer.output.shape[1:]) for layer in model.layers)
+    return max(1, min(PREDICTION_BATCH, LARGEST_OUTPUT // largest))

@@ -9,6 +9,7 @@ import pandas as pd
 from image_classification.comparison.results import Result
 
 SCORES = ("f1", "precision", "recall")  # columns of per_class.csv
+MOST_LAYERS = 20  # of a model, one by one in words
 PREPARING = ("InputLayer", "Rescaling", "Flatten")  # layers that only hand the image on
 
 
@@ -18,6 +19,10 @@ def architectures(results: Sequence[Result]) -> dict[str, str]:
 
 
 def _in_words(layers: pd.DataFrame) -> str:
+    if len(layers) > MOST_LAYERS:
+        kinds = layers["type"].map(_plain).value_counts()
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        return f"{len(layers)} layers: {counts}"
     words, shape = [], ""
     for layer in layers.to_dict("records"):
         if layer["type"] not in PREPARING:
@@ -29,7 +34,8 @@ def _in_words(layers: pd.DataFrame) -> str:
 
 def _plain(layer_type: str) -> str:
     """A Keras layer's type in words: `MaxPooling2D` is max pooling."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"[123]D\b", "", layer_type)).lower()
+    layer_type = re.sub(r"[123]D\b", "", layer_type).replace("ReLU", "Relu")
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", layer_type).lower()
     return re.sub(r"\bconv\b", "convolution", spaced)
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from image_classification.core.config import RecipeConfig
 from image_classification.data.arrays import Examples
 from image_classification.models.build import inner_layers
-from image_classification.models.prediction import PREDICTION_BATCH
+from image_classification.models.prediction import prediction_batch
 from image_classification.training.batches import BatchGroups
 from image_classification.training.checkpoint import State
 from image_classification.training.precision import computing_in
@@ -81,7 +81,7 @@ def fit(
             steps_per_epoch=len(groups),
             shuffle=False,  # the groups are in order
             validation_data=tuple(validation),
-            validation_batch_size=PREDICTION_BATCH,
+            validation_batch_size=prediction_batch(model),
             callbacks=[*bars, EpochRecord(report)],
             verbose=0,
         )
