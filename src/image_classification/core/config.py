@@ -97,6 +97,10 @@ class RecipeConfig:
     warm_up: float
     steps_per_execution: int
     precision: str  # float32, bfloat16: what a step computes in, if the machine can
+    optimizer: str = "adam"  # adam, adamw, sgd
+    weight_decay: float = 0.0
+    class_weights: str = "none"  # none, balanced
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "steps_per_execution"):
@@ -109,6 +113,15 @@ class RecipeConfig:
         _require(self.schedule in schedules, "recipe.schedule", " or ".join(schedules), self)
         precisions = ("float32", "bfloat16")
         _require(self.precision in precisions, "recipe.precision", " or ".join(precisions), self)
+        optimizers = ("adam", "adamw", "sgd")
+        _require(self.optimizer in optimizers, "recipe.optimizer", " or ".join(optimizers), self)
+        _require(self.weight_decay >= 0, "recipe.weight_decay", "0 or more", self)
+        _require(math.isfinite(self.weight_decay), "recipe.weight_decay", "finite", self)
+        decays = self.optimizer != "adam" or self.weight_decay == 0
+        _require(decays, "recipe.weight_decay", "0 with adam (adamw and sgd decay weights)", self)
+        weights = ("none", "balanced")
+        _require(self.class_weights in weights, "recipe.class_weights", " or ".join(weights), self)
+        _require(0 <= self.label_smoothing < 1, "recipe.label_smoothing", "from 0 to below 1", self)
 
 
 @dataclass
