@@ -146,6 +146,7 @@ def fixed_params(data: str, models: list[str], **recipe: object) -> dict[str, An
     params["models"], params["seeds"] = models, [0]
     params["data"]["name"] = data
     params["recipe"] |= {"name": "fast", **recipe}
+    params["augmentation"]["name"] = "none"
     return dict(params)
 
 

@@ -36,6 +36,7 @@ from image_classification.tracking.mlflow_run import finished_run
 from image_classification.tracking.mlflow_store import UnreachableError
 from image_classification.tracking.outbox import upload
 from image_classification.training import checkpoint
+from image_classification.training.augmentation import augmentation
 from image_classification.training.fit import fit
 from image_classification.training.precision import usable_precision
 
@@ -213,6 +214,7 @@ def _fit(
         state=state,
         save=save_and_log,
         progress=sys.stderr.isatty(),
+        augment=augmentation(config.augmentation, config.seed),
     )
     return model, pd.DataFrame(rows)
 

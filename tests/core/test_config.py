@@ -63,9 +63,12 @@ def test_the_command_line_wins_over_params_yaml_and_params_yaml_over_conf() -> N
 
 
 def test_a_group_has_the_same_name_for_hydra_and_dvc() -> None:
-    params = {"recipe": {"name": "fast"}}
+    params = {"recipe": {"name": "fast"}, "augmentation": {"name": "none"}}
 
-    assert with_params(["recipe.name=notebook"], params) == ["recipe=notebook"]
+    assert with_params(["recipe.name=notebook", "augmentation.name=light"], params) == [
+        "recipe=notebook",
+        "augmentation=light",
+    ]
 
 
 def test_values_of_params_yaml_reach_the_config(configuration: Path, tmp_path: Path) -> None:

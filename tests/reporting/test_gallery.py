@@ -32,6 +32,7 @@ LAYERS = pd.DataFrame(
     columns=["layer", "type", "output_shape", "parameters"],
 )
 NUMBERS = {column.key: 0.5 for column in COLUMNS}
+AUGMENTATION = {"name": "light", "flip": "none", "shift": 0.1, "rotate": 10, "zoom": 0}
 
 
 def a_result(model: str, seed: int, wrong: int) -> Result:
@@ -49,7 +50,7 @@ def a_result(model: str, seed: int, wrong: int) -> Result:
         model=model,
         seed=seed,
         family="convolutional" if model == "cnn" else "linear",
-        recipe={"name": "fast", "precision": "bfloat16"},
+        recipe={"name": "fast", "precision": "bfloat16", "augmentation": AUGMENTATION},
         training={"run": f"key-of-{model}-{seed}", "provenance": {"precision": "float32"}},
         metrics=NUMBERS,
         costs={},
@@ -183,13 +184,14 @@ def test_the_page_says_what_each_model_is(
     assert [[row[0], row[2]] for row in rows[1:]] == [["cnn", words], ["lm", words]]
 
 
-def test_the_precision_that_was_used_stands_beside_the_one_asked_for(
+def test_the_augmentation_and_the_precision_that_was_used_stand_in_the_recipe(
     pictures: list[Picture], gallery_folder: Path, compose: Compose
 ) -> None:
     text = page(TWO_MODELS, pictures, gallery_folder, compose)
 
     head, row, _ = table_rows(text, "The recipe of each model")
     assert dict(zip(head[2:], row[2:], strict=True)) == {
+        "augmentation": "light: shift 0.1, rotate 10",
         "precision asked for": "bfloat16",
         "precision used": "float32",
     }

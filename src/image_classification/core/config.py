@@ -125,11 +125,32 @@ class RecipeConfig:
 
 
 @dataclass
+class AugmentationConfig:
+    """How training images are changed at random (conf/augmentation/); 0 and none: not at all."""
+
+    name: str
+    flip: str  # none, horizontal, vertical, both
+    shift: float  # most, either way, as a share of the height and of the width
+    rotate: float  # most, either way, in degrees
+    zoom: float  # 1 - zoom to 1 + zoom of the height and of the width fill the image
+    contrast: float  # the distance from the mean, times 1 - contrast to 1 + contrast
+
+    def __post_init__(self) -> None:
+        flips = ("none", "horizontal", "vertical", "both")
+        _require(self.flip in flips, "augmentation.flip", " or ".join(flips), self)
+        _require(0 <= self.shift < 1, "augmentation.shift", "from 0 to below 1", self)
+        _require(0 <= self.rotate <= 180, "augmentation.rotate", "from 0 to 180", self)
+        _require(0 <= self.zoom < 1, "augmentation.zoom", "from 0 to below 1", self)
+        _require(0 <= self.contrast <= 1, "augmentation.contrast", "from 0 to 1", self)
+
+
+@dataclass
 class Config:
     """All settings of a stage."""
 
     data: DataConfig
     recipe: RecipeConfig
+    augmentation: AugmentationConfig
     model: ModelConfig
     models: list[str]
     seeds: list[int]
@@ -158,7 +179,7 @@ def defining(config: Config) -> dict[str, Any]:
     values = asdict(config)
     for key in ("files", "mirrors", "published"):
         del values["data"][key]
-    return {key: values[key] for key in ("seed", "data", "model", "recipe")}
+    return {key: values[key] for key in ("seed", "data", "model", "recipe", "augmentation")}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from image_classification.core.config import RecipeConfig
 from image_classification.data.arrays import Examples
 from image_classification.models.prediction import PREDICTION_BATCH
+from image_classification.training.augmentation import Augmentation
 from image_classification.training.batches import BatchGroups
 from image_classification.training.checkpoint import State
 from image_classification.training.class_weights import class_weights
@@ -31,6 +32,8 @@ def fit(
     state: State | None,
     save: Callable[[State], None],
     progress: bool = False,
+    *,
+    augment: Augmentation | None = None,
 ) -> list[dict[str, float]]:
     """Fit a model by a recipe, on the cross-entropy, from the start or from a state.
 
@@ -38,13 +41,14 @@ def fit(
         model: from build.build; its weights change.
         recipe: epochs, batch size, optimizer, and what the loss counts.
         seed: of the order of the examples.
-        jit_compile: whether XLA compiles the steps.
+        jit_compile: whether XLA compiles the steps, unless they hold what it can't compile.
         train: what the model is fitted to.
         validation: what it is measured on after each epoch.
         state: that `save` was given in an earlier call with the same arguments; the result is, on
             one machine, bit for bit what that call would have come to.
         save: called with the state as soon as an epoch ends.
         progress: whether to show the steps of each epoch on stderr, which is a terminal.
+        augment: what changes the training images, if anything does.
 
     Returns:
         The rows of `EpochRecord`.
@@ -56,6 +60,7 @@ def fit(
         recipe.precision,
         class_weights(recipe.class_weights, train.labels, model.output_shape[-1]),
         recipe.label_smoothing,
+        augment,
     )
     trainer.compile(
         optimizer=optimizer(
@@ -63,9 +68,10 @@ def fit(
         ),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=jit_compile,
+        jit_compile=jit_compile and (augment is None or augment.supports_jit),
     )
-    variables = [*model.variables, *trainer.optimizer.variables]
+    seeds = augment.variables if augment else []
+    variables = [*model.variables, *trainer.optimizer.variables, *seeds]
     if state:
         for variable, value in zip(variables, state.variables, strict=True):
             variable.assign(value)
@@ -108,6 +114,7 @@ class ManySteps(keras.Model):
         precision: str,
         weights: NDArray[np.float32] | None = None,
         label_smoothing: float = 0.0,
+        augment: Augmentation | None = None,
     ) -> None:
         """Take steps of `precision` on a loss with these weights of the classes, if any."""
         super().__init__()
@@ -116,6 +123,7 @@ class ManySteps(keras.Model):
         self.precision = precision
         self.weights_of_classes = weights
         self.label_smoothing = label_smoothing
+        self.augment = augment
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The model's own output; Keras calls this."""
@@ -158,7 +166,9 @@ class ManySteps(keras.Model):
         return keras.ops.sum([loss(labels, y_pred, sample_weight), *self.losses])
 
     def _examples(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The images of a batch, their labels and, if classes have weights, theirs."""
+        """A batch as a step takes it: images, labels and, if classes have weights, theirs."""
+        if self.augment:
+            images = self.augment(images)
         if self.weights_of_classes is None:
             return images, labels
         return images, labels, tf.gather(self.weights_of_classes, tf.cast(labels, tf.int32))
