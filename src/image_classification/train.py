@@ -36,6 +36,7 @@ from image_classification.tracking.mlflow_run import finished_run
 from image_classification.tracking.mlflow_store import UnreachableError
 from image_classification.tracking.outbox import upload
 from image_classification.training import checkpoint
+from image_classification.training.augmentation import augmentation
 from image_classification.training.fit import fit
 from image_classification.training.phases import fit_in_phases
 from image_classification.training.precision import usable_precision
@@ -204,12 +205,13 @@ def _fit(
         print(f"epoch {len(state.rows)} of {config.recipe.epochs}: {shown}", flush=True)
         end_if_interrupted()
 
+    augment = augmentation(config.augmentation, config.seed)
     rows = fit_in_phases(
         fit,
         model,
         replace(config.recipe, precision=precision),
         config.model.backbone,
-        augmented=False,
+        augmented=augment is not None,
         seed=config.seed,
         jit_compile=config.model.jit_compile,
         train=split.train,
@@ -217,6 +219,7 @@ def _fit(
         state=state,
         save=save_and_log,
         progress=sys.stderr.isatty(),
+        augment=augment,
     )
     return model, pd.DataFrame(rows)
 

@@ -50,9 +50,15 @@ def refused(project: Project, *command: str) -> str:
         (["recipe=slow"], "Could not find 'recipe/slow' Available options in 'recipe': "),
         (["recipe.epochs=-1"], "recipe.epochs: must be at least 1, got -1"),
         (["recipe.epochs=many"], "recipe.epochs: Value 'many' of type 'str' could not be conver"),
-        (["recipe.epoch=3"], "unknown key recipe.epoch; known here: batch_size, epochs"),
-        (["+recipe.epoch=3"], "unknown key recipe.epoch; known here: batch_size, epochs"),
-        (["epochs=3"], "unknown key epochs; known here: compare, data, "),
+        (
+            ["recipe.epoch=3"],
+            "unknown key recipe.epoch; known here: batch_size, class_weights, epochs",
+        ),
+        (
+            ["+recipe.epoch=3"],
+            "unknown key recipe.epoch; known here: batch_size, class_weights, epochs",
+        ),
+        (["epochs=3"], "unknown key epochs; known here: augmentation, compare, "),
         (["model=[nn"], "no viable alternative"),
         ([], "data/split/train_images.npy is missing: run `dvc repro split`"),
     ],

@@ -63,9 +63,12 @@ def test_the_command_line_wins_over_params_yaml_and_params_yaml_over_conf() -> N
 
 
 def test_a_group_has_the_same_name_for_hydra_and_dvc() -> None:
-    params = {"recipe": {"name": "fast"}}
+    params = {"recipe": {"name": "fast"}, "augmentation": {"name": "none"}}
 
-    assert with_params(["recipe.name=notebook"], params) == ["recipe=notebook"]
+    assert with_params(["recipe.name=notebook", "augmentation.name=light"], params) == [
+        "recipe=notebook",
+        "augmentation=light",
+    ]
 
 
 def test_values_of_params_yaml_reach_the_config(configuration: Path, tmp_path: Path) -> None:
@@ -105,6 +108,11 @@ def test_the_params_yaml_of_this_project_composes_with_each_of_its_models() -> N
         ("recipe.learning_rate=0", "recipe.learning_rate: must be above 0, got 0.0"),
         ("recipe.schedule=x", "recipe.schedule: must be constant or one_cycle, got x"),
         ("recipe.warm_up=1", "recipe.warm_up: must be from 0 to below 1, got 1.0"),
+        ("recipe.optimizer=x", "recipe.optimizer: must be adam or adamw or sgd, got x"),
+        ("recipe.weight_decay=-1", "recipe.weight_decay: must be 0 or more, got -1.0"),
+        ("recipe.weight_decay=inf", "recipe.weight_decay: must be finite, got inf"),
+        ("recipe.class_weights=x", "recipe.class_weights: must be none or balanced, got x"),
+        ("recipe.label_smoothing=1", "recipe.label_smoothing: must be from 0 to below 1, got 1.0"),
         ("model.dropout=1", "model.dropout: must be from 0 to below 1, got 1.0"),
         ("model.family=a/b", "model.family: must be of letters, digits, spaces, _ and -, got a/b"),
         ("data.validation_examples=0", "data.validation_examples: must be at least 1, got 0"),

@@ -854,6 +854,11 @@ def test_results_of_a_run(results: Examples) -> None:
     [
         ("runs/cnn-0/config.yaml", "[]", "must be a mapping, is list"),
         ("runs/cnn-0/config.yaml", "model: {family: ../x}\nrecipe: {}", "no model.family"),
+        (
+            "runs/cnn-0/config.yaml",
+            "{model: {family: x}, recipe: {}, augmentation: light}",
+            "no model.family, recipe or augmentation",
+        ),
         ("runs/cnn-0/training.json", "[1]", "must be a mapping, is list"),
         ("runs/cnn-0/history.csv", "epoch\n0\n", "lacks the column loss"),
         ("runs/cnn-0/layers.csv", "layer\nx\n", "lacks the column type"),

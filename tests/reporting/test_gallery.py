@@ -38,6 +38,7 @@ LAYERS = pd.DataFrame(
 )
 BASELINE = Baseline("7", {"accuracy": 0.11, "balanced_accuracy": 0.1, "f1_macro": 0.02})
 NUMBERS = {column.key: 0.5 for column in COLUMNS}
+AUGMENTATION = {"name": "light", "flip": "none", "shift": 0.1, "rotate": 10, "zoom": 0}
 
 
 def a_result(model: str, seed: int, wrong: int) -> Result:
@@ -55,7 +56,7 @@ def a_result(model: str, seed: int, wrong: int) -> Result:
         model=model,
         seed=seed,
         family="convolutional" if model == "cnn" else "linear",
-        recipe={"name": "fast", "precision": "bfloat16"},
+        recipe={"name": "fast", "precision": "bfloat16", "augmentation": AUGMENTATION},
         training={"run": f"key-of-{model}-{seed}", "provenance": {"precision": "float32"}},
         metrics=NUMBERS,
         costs={},
@@ -210,13 +211,14 @@ def test_the_page_says_what_each_model_is(
     assert [[row[0], row[2]] for row in rows[1:]] == [["cnn", words], ["lm", words]]
 
 
-def test_the_precision_that_was_used_stands_beside_the_one_asked_for(
+def test_the_augmentation_and_the_precision_that_was_used_stand_in_the_recipe(
     pictures: list[Picture], gallery_folder: Path, compose: Compose
 ) -> None:
     text = page(TWO_MODELS, pictures, gallery_folder, compose)
 
     head, row, _ = table_rows(text, "The recipe of each model")
     assert dict(zip(head[2:], row[2:], strict=True)) == {
+        "augmentation": "light: shift 0.1, rotate 10",
         "precision asked for": "bfloat16",
         "precision used": "float32",
     }

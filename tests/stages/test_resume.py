@@ -29,6 +29,8 @@ from image_classification.train import TrainedModel, train
 from image_classification.training import checkpoint
 
 EPOCHS = 6
+# Dropout and augmentation have seeds that are a part of what has to be resumed.
+SETTINGS = ("model=tiny_cnn", "augmentation=light", f"recipe.epochs={EPOCHS}")
 SAME = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
 
 
@@ -64,8 +66,8 @@ def stall_after(project: Project, epoch: int) -> None:
 def start(project: Project, output: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "image_classification", "train", "model=tiny_cnn"),
-            *(f"recipe.epochs={EPOCHS}", f"hydra.run.dir={output}"),
+            *(sys.executable, "-m", "image_classification", "train"),
+            *(*SETTINGS, f"hydra.run.dir={output}"),
         ],
         cwd=project.root,
         env=project.environment(),
@@ -123,8 +125,7 @@ def test_a_killed_process_is_resumed_by_the_next(
     monkeypatch.chdir(root)
 
     def in_process(output: str) -> str:
-        overrides = ("model=tiny_cnn", f"recipe.epochs={EPOCHS}", f"output_dir={output}")
-        train(composing.compose(*overrides))
+        train(composing.compose(*SETTINGS, f"output_dir={output}"))
         return capsys.readouterr().out
 
     in_process("outputs/whole")

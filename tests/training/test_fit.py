@@ -222,6 +222,66 @@ def test_validation_examples_are_measured_and_not_learned(cycle: Fitted) -> None
     assert_same(other.weights, cycle.weights)
 
 
+def imbalanced(count: int, seed: int) -> Examples:
+    """Of the classes 0 to 3 alone, half of the examples of class 0."""
+    images, labels = tiny_examples(count, seed)
+    return Examples(images, np.where(np.arange(count) % 2, labels % 3 + 1, 0).astype(np.uint8))
+
+
+@pytest.mark.parametrize("jit_compile", COMPILED)
+@pytest.mark.parametrize("kind", ["none", "balanced"])
+@pytest.mark.parametrize("smoothing", [0, 0.2])
+def test_the_loss_of_a_step_is_the_formula_and_that_of_validation_is_plain(
+    kind: str, smoothing: float, jit_compile: bool
+) -> None:
+    """In one step of all examples, the loss is that of the first weights."""
+    train, validation = imbalanced(60, seed=3), imbalanced(20, seed=4)
+    recipe = replace(CONSTANT, epochs=1, batch_size=60, learning_rate=0.01)
+    recipe = replace(recipe, class_weights=kind, label_smoothing=smoothing)
+    model = small_model()
+    before = model.predict(train.images, verbose=0)
+    surprise = -np.log(before)  # of each class, by example
+    at_label = surprise[np.arange(60), train.labels]
+    counts = np.bincount(train.labels)
+    weights = 60 / (4 * counts[train.labels]) if kind == "balanced" else np.ones(60)
+
+    (row,) = fit(model, recipe, 5, jit_compile, train, validation, None, lambda _: None)
+
+    expected = weights * ((1 - smoothing) * at_label + smoothing * surprise.mean(axis=1))
+    assert len(set(counts)) > 2
+    assert row["loss"] == pytest.approx(expected.mean(), rel=1e-5)
+    assert row["accuracy"] == pytest.approx((before.argmax(1) == train.labels).mean())
+    after = model.predict(validation.images, verbose=0)
+    plain = -np.log(after[np.arange(20), validation.labels]).mean()
+    assert row["val_loss"] == pytest.approx(plain, rel=1e-5)
+    assert row["val_accuracy"] == pytest.approx((after.argmax(1) == validation.labels).mean())
+
+
+def test_smoothing_keeps_the_losses_that_layers_add() -> None:
+    recipe = replace(CONSTANT, epochs=1, batch_size=50)
+    losses = []
+    for factor in (0.0, 0.5):
+        model = small_model()
+        kernel = model.layers[2].kernel
+        kernel.regularizer = keras.regularizers.L2(factor)
+        added = factor * float(np.square(kernel.numpy()).sum())
+        smoothed = replace(recipe, label_smoothing=0.2)
+        (row,) = fit(model, smoothed, 5, False, TRAIN, VALIDATION, None, lambda _: None)
+        losses.append(row["loss"] - added)
+
+    assert added > 1
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_weights_change_what_is_learned_and_resume_bit_for_bit() -> None:
+    recipe = replace(ONE_CYCLE, class_weights="balanced", optimizer="sgd", weight_decay=0.01)
+    whole = fitted(recipe)
+
+    assert_same(fitted(recipe, state=whole.saved[0]).weights, whole.weights)
+    unweighted = fitted(replace(recipe, class_weights="none"))
+    assert not np.array_equal(unweighted.weights[0], whole.weights[0])
+
+
 @pytest.mark.parametrize(
     "jit_compile", [False, pytest.param(True, id="xla", marks=pytest.mark.slow)]
 )

@@ -18,7 +18,7 @@ from image_classification.core.errors import UserError
 class Result:
     """What the stages wrote for one run.
 
-    recipe: the values that were used.
+    recipe: the values that were used; `augmentation` holds those of that group.
     training, metrics, costs, history, layers, per_class, robustness: the contents of the files
         named in `paths`.
     probabilities: float32 (test examples, classes).
@@ -101,12 +101,13 @@ def read_result(model: str, seed: int, examples: int, classes: list[str]) -> Res
 def _read_family_and_recipe(path: Path, hint: str) -> tuple[str, dict[str, Any]]:
     trained = readers.read_mapping(path, hint)
     described, recipe = trained.get("model"), trained.get("recipe")
+    augmentation = trained.get("augmentation", {})
     family = described.get("family") if isinstance(described, dict) else None
     # The family becomes part of a picture's file name.
     valid = isinstance(family, str) and re.fullmatch(FAMILY, family)
-    if not valid or not isinstance(recipe, dict):
-        raise UserError(f"{path}: no model.family or recipe: {hint}")
-    return str(family), recipe
+    if not valid or not isinstance(recipe, dict) or not isinstance(augmentation, dict):
+        raise UserError(f"{path}: no model.family, recipe or augmentation: {hint}")
+    return str(family), {**recipe, "augmentation": augmentation}
 
 
 def _read_probabilities(

@@ -174,6 +174,10 @@ class RecipeConfig:
     warm_up: float
     steps_per_execution: int
     precision: str  # float32, bfloat16: what a step computes in, if the machine can
+    optimizer: str = "adam"  # adam, adamw, sgd
+    weight_decay: float = 0.0
+    class_weights: str = "none"  # none, balanced
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "steps_per_execution"):
@@ -186,6 +190,35 @@ class RecipeConfig:
         _require(self.schedule in schedules, "recipe.schedule", " or ".join(schedules), self)
         precisions = ("float32", "bfloat16")
         _require(self.precision in precisions, "recipe.precision", " or ".join(precisions), self)
+        optimizers = ("adam", "adamw", "sgd")
+        _require(self.optimizer in optimizers, "recipe.optimizer", " or ".join(optimizers), self)
+        _require(self.weight_decay >= 0, "recipe.weight_decay", "0 or more", self)
+        _require(math.isfinite(self.weight_decay), "recipe.weight_decay", "finite", self)
+        decays = self.optimizer != "adam" or self.weight_decay == 0
+        _require(decays, "recipe.weight_decay", "0 with adam (adamw and sgd decay weights)", self)
+        weights = ("none", "balanced")
+        _require(self.class_weights in weights, "recipe.class_weights", " or ".join(weights), self)
+        _require(0 <= self.label_smoothing < 1, "recipe.label_smoothing", "from 0 to below 1", self)
+
+
+@dataclass
+class AugmentationConfig:
+    """How training images are changed at random (conf/augmentation/); 0 and none: not at all."""
+
+    name: str
+    flip: str  # none, horizontal, vertical, both
+    shift: float  # most, either way, as a share of the height and of the width
+    rotate: float  # most, either way, in degrees
+    zoom: float  # 1 - zoom to 1 + zoom of the height and of the width fill the image
+    contrast: float  # the distance from the mean, times 1 - contrast to 1 + contrast
+
+    def __post_init__(self) -> None:
+        flips = ("none", "horizontal", "vertical", "both")
+        _require(self.flip in flips, "augmentation.flip", " or ".join(flips), self)
+        _require(0 <= self.shift < 1, "augmentation.shift", "from 0 to below 1", self)
+        _require(0 <= self.rotate <= 180, "augmentation.rotate", "from 0 to 180", self)
+        _require(0 <= self.zoom < 1, "augmentation.zoom", "from 0 to below 1", self)
+        _require(0 <= self.contrast <= 1, "augmentation.contrast", "from 0 to 1", self)
 
 
 @dataclass
@@ -204,6 +237,7 @@ class Config:
 
     data: DataConfig
     recipe: RecipeConfig
+    augmentation: AugmentationConfig
     model: ModelConfig
     models: list[str]
     seeds: list[int]
@@ -236,7 +270,7 @@ def defining(config: Config) -> dict[str, Any]:
         del values["data"][key]
     if config.model.backbone is None:
         del values["model"]["backbone"]
-    return {key: values[key] for key in ("seed", "data", "model", "recipe")}
+    return {key: values[key] for key in ("seed", "data", "model", "recipe", "augmentation")}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ _SPLIT = tuple(
 SETTINGS = {  # by stage; one that ends in a dot stands for all of its group
     "download": ("data.name", "data.files", "data.mirrors"),
     "split": _SPLIT,
-    "train": (*_RUN, "recipe.", "model.", *_SPLIT, "data.split_per_seed"),
+    "train": (*_RUN, "recipe.", "augmentation.", "model.", *_SPLIT, "data.split_per_seed"),
     "evaluate": (*_RUN, *_SPLIT, "data.split_per_seed"),
     "compare": ("models", "seeds", "recipe.name", *_SPLIT, "data.published"),
 }

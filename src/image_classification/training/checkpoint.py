@@ -26,7 +26,8 @@ class State:
     """A run after some epochs.
 
     rows: of fit.EpochRecord, one an epoch.
-    variables: weights, moving averages and seeds of the model, then those of the optimizer.
+    variables: weights, moving averages and seeds of the model, then those of the optimizer, then
+        the seeds of the augmentation.
     """
 
     rows: list[dict[str, float]]

@@ -6,17 +6,21 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from image_classification.core.config import RecipeConfig
 from image_classification.data.arrays import Examples
 from image_classification.models.build import inner_layers
 from image_classification.models.prediction import prediction_batch
+from image_classification.training.augmentation import Augmentation
 from image_classification.training.batches import BatchGroups
 from image_classification.training.checkpoint import State
+from image_classification.training.class_weights import class_weights
+from image_classification.training.optimizers import optimizer
 from image_classification.training.precision import computing_in
 from image_classification.training.progress import epoch_bars
-from image_classification.training.schedules import learning_rate
 
 
 def fit(
@@ -29,36 +33,46 @@ def fit(
     state: State | None,
     save: Callable[[State], None],
     progress: bool = False,
+    *,
+    augment: Augmentation | None = None,
 ) -> list[dict[str, float]]:
-    """Fit a model with Adam on the cross-entropy, from the start or from a state.
+    """Fit a model by a recipe, on the cross-entropy, from the start or from a state.
 
     Args:
         model: from build.build; its weights change.
-        recipe: epochs, batch size and learning rate.
+        recipe: epochs, batch size, optimizer, and what the loss counts.
         seed: of the order of the examples.
-        jit_compile: whether XLA compiles the steps.
+        jit_compile: whether XLA compiles the steps, unless they hold what it can't compile.
         train: what the model is fitted to.
         validation: what it is measured on after each epoch.
         state: that `save` was given in an earlier call with the same arguments; the result is, on
             one machine, bit for bit what that call would have come to.
         save: called with the state as soon as an epoch ends.
         progress: whether to show the steps of each epoch on stderr, which is a terminal.
+        augment: what changes the training images, if anything does.
 
     Returns:
         The rows of `EpochRecord`.
     """
     groups = BatchGroups(train, recipe.batch_size, recipe.steps_per_execution, seed)
-    trainer = ManySteps(model, recipe.batch_size, recipe.precision)
+    trainer = ManySteps(
+        model,
+        recipe.batch_size,
+        recipe.precision,
+        class_weights(recipe.class_weights, train.labels, model.output_shape[-1]),
+        recipe.label_smoothing,
+        augment,
+    )
     trainer.compile(
-        optimizer=keras.optimizers.Adam(
-            learning_rate(recipe, groups.steps_per_epoch * recipe.epochs)
+        optimizer=optimizer(
+            recipe, groups.steps_per_epoch * recipe.epochs, model.trainable_variables
         ),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=jit_compile,
+        jit_compile=jit_compile and (augment is None or augment.supports_jit),
     )
-    trainer.optimizer.build(model.trainable_variables)
-    variables = [*model.variables, *trainer.optimizer.variables]
+    seeds = augment.variables if augment else []
+    variables = [*model.variables, *trainer.optimizer.variables, *seeds]
     if state:
         for variable, value in zip(variables, state.variables, strict=True):
             variable.assign(value)
@@ -94,11 +108,23 @@ class ManySteps(keras.Model):
     Keras returns to Python between two batches, which takes as long as a small model's step.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int, precision: str) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        batch_size: int,
+        precision: str,
+        weights: NDArray[np.float32] | None = None,
+        label_smoothing: float = 0.0,
+        augment: Augmentation | None = None,
+    ) -> None:
+        """Take steps of `precision` on a loss with these weights of the classes, if any."""
         super().__init__()
         self.model = model
         self.batch_size = batch_size
         self.precision = precision
+        self.weights_of_classes = weights
+        self.label_smoothing = label_smoothing
+        self.augment = augment
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The model's own output; Keras calls this."""
@@ -114,13 +140,39 @@ class ManySteps(keras.Model):
         one_step = super().train_step
 
         def step_with(batch: tf.Tensor) -> tuple[tf.Tensor]:
-            one_step((images[batch], labels[batch]))
+            one_step(self._examples(images[batch], labels[batch]))
             return (batch + 1,)
 
         # The scaling of the pixels and the probabilities need all digits.
         with computing_in(self.precision, inner_layers(self.model)):
             tf.while_loop(lambda batch: batch < count, step_with, [tf.constant(0)])
         return dict(self.get_metrics_result())
+
+    def compute_loss(
+        self,
+        x: tf.Tensor = None,
+        y: tf.Tensor = None,
+        y_pred: tf.Tensor = None,
+        sample_weight: tf.Tensor | None = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """The compiled loss, which a step takes of smoothed labels; Keras calls this.
+
+        Szegedy et al., "Rethinking the Inception architecture for computer vision" (2016).
+        """
+        if not (training and self.label_smoothing):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.label_smoothing)
+        labels = keras.ops.one_hot(y, y_pred.shape[-1])
+        return keras.ops.sum([loss(labels, y_pred, sample_weight), *self.losses])
+
+    def _examples(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """A batch as a step takes it: images, labels and, if classes have weights, theirs."""
+        if self.augment:
+            images = self.augment(images)
+        if self.weights_of_classes is None:
+            return images, labels
+        return images, labels, tf.gather(self.weights_of_classes, tf.cast(labels, tf.int32))
 
 
 class EpochRecord(keras.callbacks.Callback):
