@@ -1,6 +1,7 @@
 """Stage `evaluate`: the model of one run on the test images.
 
-It writes metrics, predictions, robustness to corrupted images, costs, and figures.
+It writes metrics, predictions, robustness to corrupted images, costs, and figures. Images without
+labels are predicted as well; no score counts them.
 """
 
 import json
@@ -52,12 +53,14 @@ class Evaluation:
     robustness: columns corruption, strength (0 for clean images), accuracy (0 to 1).
     costs: parameters, model_bytes (of the file), fit_seconds, and `microseconds_batch_…`, the time
         per image in batches of that size.
+    unlabelled: as `probabilities`, of the images without labels; None if the data has none.
     """
 
     metrics: dict[str, float]
     probabilities: NDArray[np.float32]
     robustness: pd.DataFrame
     costs: dict[str, float]
+    unlabelled: NDArray[np.float32] | None
 
 
 def evaluate(config: Config) -> Evaluation:
@@ -76,6 +79,7 @@ def evaluate(config: Config) -> Evaluation:
     names = split.names("test")
     with atomic_folder(Path(config.output_dir)) as folder:
         _write_tables(evaluation, split.test, split.classes, names, folder)
+        _write_unlabelled(evaluation, split, folder)
         (folder / "figures").mkdir()
         _draw_evaluation(evaluation, split, names, config.model.name, folder / "figures")
         _draw_training(source, config.model.name, folder / "figures")
@@ -114,6 +118,7 @@ def _training_costs(training: dict[str, Any], source: Path) -> dict[str, float]:
 def _measure(model: keras.Model, split: Split, training_costs: dict[str, float]) -> Evaluation:
     validation = predict(model, split.validation.images)
     test = predict(model, split.test.images)
+    unlabelled = split.unlabelled()
     robustness = _robustness(model, split.test, test)
     means = robustness[robustness["strength"] > 0].groupby("corruption")["accuracy"].mean()
     return Evaluation(
@@ -125,6 +130,7 @@ def _measure(model: keras.Model, split: Split, training_costs: dict[str, float])
         probabilities=test,
         robustness=robustness,
         costs={**training_costs, **_latencies(model, split.test.images)},
+        unlabelled=None if unlabelled is None else predict(model, unlabelled),
     )
 
 
@@ -136,7 +142,7 @@ def _metrics(part: str, examples: Examples, probabilities: NDArray[np.float32]) 
 def _latencies(model: keras.Model, images: NDArray[np.uint8]) -> dict[str, float]:
     return {
         f"microseconds_batch_{size}": inference_microseconds(
-            model, np.resize(images, (size, *images.shape[1:]))
+            model, np.resize(np.asarray(images[:size]), (size, *images.shape[1:]))
         )
         for size in TIMED_BATCHES
     }
@@ -174,12 +180,12 @@ def _write_tables(
     evaluation.robustness.to_csv(folder / paths.ROBUSTNESS_FILE, index=False)
     labels, probabilities = np.asarray(test.labels), evaluation.probabilities
     predicted = probabilities.argmax(axis=1)
-    predictions = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in classes])
-    predictions.insert(0, "actual", np.take(classes, labels))
-    predictions.insert(1, "predicted", np.take(classes, predicted))
-    if names:
-        predictions.insert(0, "file", list(names))
-    predictions.to_csv(folder / paths.PREDICTIONS_FILE, index_label="example")
+    predictions = _predictions(probabilities, classes, names)
+    predictions.insert(
+        len(predictions.columns) - len(classes) - 1, "actual", np.take(classes, labels)
+    )
+    (folder / paths.PREDICTIONS).mkdir()
+    predictions.to_csv(folder / paths.TEST_FILE, index_label="example")
     per_class = metrics.per_class(labels, predicted, classes)
     per_class.to_csv(folder / paths.PER_CLASS_FILE, index=False)
     matrix = metrics.confusion_matrix(labels, predicted, classes)
@@ -189,6 +195,27 @@ def _write_tables(
     for name, table in (("per_class", per_class), ("mistakes", mistakes)):
         # The format of mlflow.log_table, which itself would append to a table that is there.
         table.to_json(folder / paths.TABLES / f"{name}.json", orient="split", index=False)
+
+
+def _predictions(
+    probabilities: NDArray[np.float32], classes: list[str], names: Sequence[str]
+) -> pd.DataFrame:
+    """The predicted class and the probabilities of each image, after its name if it has one."""
+    table = pd.DataFrame(probabilities, columns=[f"probability_{name}" for name in classes])
+    table.insert(0, "predicted", np.take(classes, probabilities.argmax(axis=1)))
+    if names:
+        table.insert(0, "file", list(names))
+    return table
+
+
+def _write_unlabelled(evaluation: Evaluation, split: Split, folder: Path) -> None:
+    """The predictions for images without labels, and as Kaggle takes them."""
+    if evaluation.unlabelled is None:
+        return
+    table = _predictions(evaluation.unlabelled, split.classes, split.names("unlabelled"))
+    table.to_csv(folder / paths.UNLABELLED_FILE, index_label="example")
+    submission = pd.DataFrame({"ImageId": table["file"], "Label": table["predicted"]})
+    submission.to_csv(folder / paths.SUBMISSION_FILE, index=False)
 
 
 def _draw_evaluation(

@@ -769,7 +769,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examples:
     (evaluation / paths.METRICS_FILE).write_text('{"test_accuracy": 0.5}')
     (evaluation / paths.COSTS_FILE).write_text('{"model_bytes": 5}')
     rows = "".join(f"{i},a,b,0.25,0.75\n" for i in range(5))
-    (evaluation / paths.PREDICTIONS_FILE).write_text(
+    (evaluation / paths.PREDICTIONS).mkdir()
+    (evaluation / paths.TEST_FILE).write_text(
         f"example,actual,predicted,probability_a,probability_b\n{rows}"
     )
     (evaluation / paths.PER_CLASS_FILE).write_text(
@@ -865,19 +866,19 @@ def test_results_of_a_run(results: Examples) -> None:
         ("evaluations/cnn-0/metrics.json", '{"x": NaN}', "x must be a finite number, is nan"),
         ("evaluations/cnn-0/metrics.json", '{"x": true}', "x must be a finite number, is True"),
         ("evaluations/cnn-0/costs.json", '{"x": 1e400}', "x must be a finite number, is inf"),
-        ("evaluations/cnn-0/predictions.csv", "probability_a\n1\n", "lacks the column"),
+        ("evaluations/cnn-0/predictions/test.csv", "probability_a\n1\n", "lacks the column"),
         (
-            "evaluations/cnn-0/predictions.csv",
+            "evaluations/cnn-0/predictions/test.csv",
             "probability_a,probability_b\n1,0\n",
             "each of the 5",
         ),
         (
-            "evaluations/cnn-0/predictions.csv",
+            "evaluations/cnn-0/predictions/test.csv",
             "probability_a,probability_b\n" + "1,0\n" * 4 + "1,\n",
             "each of the 5",
         ),
         (
-            "evaluations/cnn-0/predictions.csv",
+            "evaluations/cnn-0/predictions/test.csv",
             "probability_a,probability_b\n" + "1,0\n" * 6,
             "more than 5 rows",
         ),
@@ -897,12 +898,12 @@ def test_a_result_that_does_not_fit_is_named(
 
 
 def test_a_table_of_gigabytes_is_not_read(results: Examples) -> None:
-    path = paths.EVALUATIONS / "cnn-0" / paths.PREDICTIONS_FILE
+    path = paths.EVALUATIONS / "cnn-0" / paths.TEST_FILE
     with path.open("r+b") as stream:
         stream.truncate(2**32)  # it takes no room on the disk
 
     start = time.monotonic()
-    with pytest.raises(UserError, match=r"predictions.csv: larger than \d+ bytes"):
+    with pytest.raises(UserError, match=r"test.csv: larger than \d+ bytes"):
         read_results(results)
     assert time.monotonic() - start < 1
 

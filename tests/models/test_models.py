@@ -13,7 +13,7 @@ import pytest
 from conftest import Compose
 
 from image_classification.core.errors import UserError
-from image_classification.models import build, saved
+from image_classification.models import build, prediction, saved
 from image_classification.models.prediction import predict
 
 
@@ -44,6 +44,27 @@ def test_a_model_takes_raw_pixels_and_gives_probabilities(compose: Compose) -> N
     assert probabilities.dtype == np.float32
     assert probabilities.shape == (3, 10)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_more_images_than_are_read_at_once_are_predicted_as_in_one_piece(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build.build(compose("model=lm").model, (4, 4, 1), classes=3)
+    images = np.random.default_rng(0).integers(0, 256, (25, 4, 4, 1), dtype=np.uint8)
+    whole = predict(model, images)
+    monkeypatch.setattr(prediction, "PREDICTION_BATCH", 5)
+    monkeypatch.setattr(prediction, "READ", 10 * 16)
+    read: list[int] = []
+
+    class Recorded(np.ndarray):
+        def __getitem__(self, rows: Any) -> Any:
+            read.append(rows.stop - rows.start)
+            return super().__getitem__(rows)
+
+    parts = predict(model, images.view(Recorded))
+
+    assert np.array_equal(parts, whole)
+    assert read[0] == 10
 
 
 def test_pixels_are_divided_by_255(compose: Compose) -> None:

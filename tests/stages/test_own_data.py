@@ -148,6 +148,17 @@ def test_each_kind_goes_through_all_stages(place: Path, compose: Compose, kind: 
     classes = {"folder": COLOURS, "table": COLOURS, "python": COLOURS}.get(kind, ("0", "1", "2"))
     assert trained.model.input_shape[1:3] == {"pixels": (4, 4), "cifar": (32, 32)}.get(kind, (8, 8))
     assert evaluation.probabilities.shape[1] == 3
+    if kind == "pixels":  # its test.csv has no labels: predicted, and in no score
+        predicted = pd.read_csv("evaluations/tiny_cnn-0/predictions/unlabelled.csv")
+        submission = pd.read_csv("evaluations/tiny_cnn-0/predictions/submission.csv")
+        assert list(submission) == ["ImageId", "Label"]
+        assert list(submission["ImageId"]) == [1, 2, 3, 4, 5]
+        assert list(submission["Label"]) == list(predicted["predicted"])
+        images = np.load("data/split/unlabelled_images.npy")
+        expected = trained.model.predict(images, verbose=0)
+        assert np.allclose(predicted.filter(like="probability_"), expected, atol=1e-6)
+    else:
+        assert not Path("evaluations/tiny_cnn-0/predictions/submission.csv").exists()
     if kind in ("folder", "pixels"):  # comparing does not depend on the kind
         compared = compare(config("x"))
         assert compared.data == "mine"

@@ -121,7 +121,7 @@ def test_a_run_holds_parameters_test_metrics_and_artifacts(trained: Project) -> 
     assert artifacts(trained, run, "evaluation") >= {
         "confusion_matrix.csv",
         "per_class.csv",
-        "predictions.csv",
+        "predictions",
         "robustness.csv",
         "costs.json",
     }

@@ -44,7 +44,7 @@ def outcome(project: Project) -> dict[str, Any]:
             "weights": [weights.tobytes() for weights in model.get_weights()],
             "history": pd.read_csv(training / "history.csv")[SAME].to_csv(),
             "metrics": json.loads((evaluation / "metrics.json").read_text()),
-            "predictions": (evaluation / "predictions.csv").read_text(),
+            "predictions": (evaluation / "predictions/test.csv").read_text(),
         }
     verdict = json.loads((project.root / "reports/verdict.json").read_text())
     return {**found, "verdict": verdict}

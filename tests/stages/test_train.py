@@ -182,7 +182,7 @@ def test_train_and_evaluate_agree(workspace: Path, compose: Compose) -> None:
     assert evaluation.metrics["test_accuracy"] == pytest.approx(accuracy)
     assert evaluation.metrics["test_loss"] == pytest.approx(loss, rel=1e-4)
 
-    predictions = pd.read_csv("evaluations/tiny_cnn-0/predictions.csv", index_col="example")
+    predictions = pd.read_csv("evaluations/tiny_cnn-0/predictions/test.csv", index_col="example")
     hits = (predictions["actual"] == predictions["predicted"]).mean()
     assert hits == pytest.approx(accuracy)
     np.testing.assert_allclose(

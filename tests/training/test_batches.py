@@ -3,7 +3,7 @@ from conftest import tiny_examples
 from numpy.typing import NDArray
 
 from image_classification.data.arrays import Examples
-from image_classification.training.batches import BatchGroups
+from image_classification.training.batches import BatchGroups, batches
 
 EXAMPLES = tiny_examples(50, seed=0)
 
@@ -27,6 +27,15 @@ def test_an_epoch_is_every_example_once_in_its_order() -> None:
         images, labels = in_order(found)
         assert np.array_equal(images, EXAMPLES.images[order])
         assert np.array_equal(labels, EXAMPLES.labels[order])
+
+
+def test_batches_in_order_hold_every_example_once() -> None:
+    found = [Examples(*map(np.asarray, batch)) for batch in batches(EXAMPLES, 20)]
+
+    assert [len(labels) for _, labels in found] == [20, 20, 10]
+    images, labels = in_order(found)
+    assert np.array_equal(images, EXAMPLES.images)
+    assert np.array_equal(labels, EXAMPLES.labels)
 
 
 def test_batches_that_are_all_full_leave_no_rest() -> None:

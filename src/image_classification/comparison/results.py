@@ -93,7 +93,7 @@ def read_result(model: str, seed: int, examples: int, classes: list[str]) -> Res
             evaluate_again,
         ),
         probabilities=_read_probabilities(
-            evaluation / paths.PREDICTIONS_FILE, examples, classes, evaluate_again
+            evaluation / paths.TEST_FILE, examples, classes, evaluate_again
         ),
     )
 

@@ -194,9 +194,9 @@ def _name_cells(axes: Axes, names: Sequence[str], points: float, upright: bool) 
 
 
 def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
-    """Colours as they are; a single channel as ink on paper, where 0 is white."""
+    """The pixels as they are: 0 is black."""
     coloured = image.shape[-1] in (3, 4)
-    axes.imshow(image if coloured else image[..., 0], cmap="gray_r", vmin=0, vmax=255)
+    axes.imshow(image if coloured else image[..., 0], cmap="gray", vmin=0, vmax=255)
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -35,12 +35,14 @@ def read(tables: Sequence[Path], data: DataConfig) -> Reading:
     """
     records: list[Record] = []
     problems: list[Problem] = []
+    to_predict = 0  # as Kaggle counts them, on through all tables
     for table in tables:
         part = part_named(table.stem) if len(tables) > 1 else None
         head = _first_line(table)
         shape, labelled = _shape(table, len(head), data)
         header = 0 if not _is_number(head[0]) else None
-        found, bad = _read(table, header, shape, labelled, part, data)
+        found, bad, rows = _read(table, header, shape, labelled, part, to_predict, data)
+        to_predict += 0 if labelled else rows
         records += found
         problems += bad
     return Reading(records, problems)
@@ -80,8 +82,10 @@ def _read(
     shape: tuple[int, ...],
     labelled: bool,
     part: str | None,
+    to_predict: int,
     data: DataConfig,
-) -> tuple[list[Record], list[Problem]]:
+) -> tuple[list[Record], list[Problem], int]:
+    """The images, what is wrong, and the number of rows; those to predict are named by number."""
     records, problems = [], []
     first = 1 if header is None else 2  # the line of the first image
     columns = math.prod(shape) + labelled
@@ -118,13 +122,12 @@ def _read(
                     problems.append(Problem(name, "has no label"))
                     continue
                 # Only what has a label can be a part of what is scored.
-                records.append(
-                    Record(name, label, image.reshape(shape), part if labelled else None)
-                )
+                called, place = (name, part) if labelled else (str(to_predict + number), None)
+                records.append(Record(called, label, image.reshape(shape), place))
     except (ValueError, pd.errors.ParserError) as error:
         cause = " ".join(str(error).split())[:200]
         raise UserError(f"{table} can't be read as {columns} columns: {cause}: mend it") from error
-    return records, problems
+    return records, problems, number
 
 
 def _label(value: str, data: DataConfig) -> str:

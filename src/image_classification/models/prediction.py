@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 PREDICTION_BATCH = 1000  # images at once; any number gives the same results
 LARGEST_OUTPUT = 2**28  # numbers that a layer gives for these images: 1 GiB
+READ = 2**27  # bytes of images that are in memory at once
 
 
 def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -15,13 +16,19 @@ def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32
 
     Args:
         model: from `build`.
-        images: (n, height, width, channels).
+        images: (n, height, width, channels), read a part at a time.
 
     Returns:
         (n, classes), rows that sum to 1.
     """
     size = prediction_batch(model)
-    return np.asarray(model.predict(np.asarray(images), batch_size=size, verbose=0), np.float32)
+    image_bytes = max(1, math.prod(images.shape[1:]))
+    step = max(1, READ // (size * image_bytes)) * size
+    predicted = [
+        model.predict(np.asarray(images[start : start + step]), batch_size=size, verbose=0)
+        for start in range(0, len(images), step)
+    ]
+    return np.concatenate(predicted, dtype=np.float32)
 
 
 def prediction_batch(model: keras.Model) -> int:

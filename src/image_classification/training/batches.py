@@ -1,6 +1,6 @@
 """The batches of each epoch, in an order of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -44,11 +44,21 @@ class BatchGroups:
 
     def dataset(self, epochs: range) -> tf.data.Dataset:
         """The groups of these epochs."""
-        signature = tuple(
-            tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in self._examples
+        return _dataset(
+            self._examples, lambda: (group for epoch in epochs for group in self.epoch(epoch))
         )
-        groups = tf.data.Dataset.from_generator(
-            lambda: (tuple(group) for epoch in epochs for group in self.epoch(epoch)),
-            output_signature=signature,
-        )
-        return groups.prefetch(1)
+
+
+def batches(examples: Examples, size: int) -> tf.data.Dataset:
+    """All examples in their order, read a batch at a time; the last batch may be smaller."""
+    starts = range(0, len(examples.labels), size)
+    return _dataset(
+        examples,
+        lambda: (Examples(*(array[at : at + size] for array in examples)) for at in starts),
+    )
+
+
+def _dataset(like: Examples, parts: Callable[[], Iterator[Examples]]) -> tf.data.Dataset:
+    signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in like)
+    read = tf.data.Dataset.from_generator(lambda: map(tuple, parts()), output_signature=signature)
+    return read.prefetch(1)

@@ -15,7 +15,7 @@ from image_classification.data.arrays import Examples
 from image_classification.models.build import inner_layers
 from image_classification.models.prediction import prediction_batch
 from image_classification.training.augmentation import Augmentation
-from image_classification.training.batches import BatchGroups
+from image_classification.training.batches import BatchGroups, batches
 from image_classification.training.checkpoint import State
 from image_classification.training.class_weights import class_weights
 from image_classification.training.optimizers import optimizer
@@ -94,8 +94,7 @@ def fit(
             epochs=recipe.epochs,
             steps_per_epoch=len(groups),
             shuffle=False,  # the groups are in order
-            validation_data=tuple(validation),
-            validation_batch_size=prediction_batch(model),
+            validation_data=batches(validation, prediction_batch(model)),
             callbacks=[*bars, EpochRecord(report)],
             verbose=0,
         )
