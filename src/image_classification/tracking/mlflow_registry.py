@@ -3,12 +3,14 @@
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from image_classification.core.config import METRICS
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_run import MlflowRun
 from image_classification.tracking.mlflow_store import store_lock
 
 TAGS = ("model", "seed", "recipe")  # of a run, that its version gets as well
-SCORES = ("test_accuracy", "validation_accuracy")  # of a run, that its version gets as tags
+# Of a run, that its version gets as tags: those that `compare.metric` can name.
+SCORES = tuple(f"{part}_{metric}" for part in ("test", "validation") for metric in METRICS)
 MOST_VERSIONS = 10_000  # that are looked through
 
 

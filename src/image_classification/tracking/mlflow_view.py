@@ -9,6 +9,8 @@ NAME = "leaderboard"
 METRICS = (
     "test_accuracy",
     "validation_accuracy",
+    "test_balanced_accuracy",
+    "test_f1_macro",
     "test_loss",
     "fit_seconds",
     "microseconds_batch_1",
