@@ -241,8 +241,11 @@ def test_every_version_has_a_model_card(trained: Project) -> None:
         assert f"(#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" in card
         assert version.tags == {
             **{key: run.data.tags[key] for key in ("model", "seed", "recipe")},
-            "test_accuracy": f"{run.data.metrics['test_accuracy']:.4f}",
-            "validation_accuracy": f"{run.data.metrics['validation_accuracy']:.4f}",
+            **{
+                f"{part}_{name}": f"{run.data.metrics[f'{part}_{name}']:.4f}"
+                for part in ("test", "validation")
+                for name in ("accuracy", "balanced_accuracy", "f1_macro")
+            },
         }
 
 
