@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Compose
 from numpy.typing import NDArray
-from test_gallery import CLASSES, DATA, FOUND, NONE, TWO_MODELS, a_comparison
+from test_gallery import CLASSES, DATA, FOUND, NONE, TWO_MODELS, a_comparison, page
 
 from image_classification.comparison import leaderboard
 from image_classification.data import arrays
@@ -60,6 +61,23 @@ def test_of_many_classes_the_largest_and_the_smallest_are_shown() -> None:
     assert few.shown() == list(range(10))
     (bars,) = data_figures.class_sizes(few.counts, few.classes).axes
     assert [text.get_text() for text in bars.get_yticklabels()] == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.folds=5", "Each run divides training and validation anew, by folds; the numbers"),
+        ("data.split_per_seed=true", "Each run divides training and validation anew; the numbers"),
+        ("data.split_per_seed=false", None),
+    ],
+)
+def test_the_numbers_say_of_which_split_they_are(
+    tmp_path: Path, compose: Compose, override: str, said: str | None
+) -> None:
+    text = page(TWO_MODELS, [], tmp_path, lambda: compose(override))
+
+    assert ("divides training and validation anew" in text) == (said is not None)
+    assert said is None or said in text
 
 
 def test_findings_beyond_the_first_are_counted() -> None:

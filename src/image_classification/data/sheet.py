@@ -16,7 +16,7 @@ NAMED = 100  # at most, of each kind of finding
 NAMED_OF_A_SET = 10
 FILE = "sheet.json"  # of a split of one's own images
 LARGEST = 2**24  # bytes of it: long names
-ROWS = 4096  # images that are read at once
+ROWS = 512  # images that are read at once
 
 SETS = {"sets": int, "images": int, "named": [[str]]}
 FORM = {  # of that file; a list holds any number of what it shows, {str: int} any keys

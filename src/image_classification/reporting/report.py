@@ -89,6 +89,7 @@ def html(
         tested=len(set(comparison.labels.tolist())),
         settings=settings,
         split_per_seed=data.split_per_seed,
+        folds=data.folds,
         commit=commit,
         origin=origin,
         headline=verdict_text.headline(comparison.verdict),
