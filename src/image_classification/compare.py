@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from image_classification.core import paths, readers
 from image_classification.core.compose import SETTINGS_HINT
 from image_classification.core.config import Config, flatten
 from image_classification.core.files import atomic_folder
-from image_classification.data.arrays import Examples, Split
+from image_classification.data.arrays import Split
 from image_classification.data.fingerprint import require_split
 from image_classification.evaluation import metrics
-from image_classification.reporting import gallery, report
+from image_classification.reporting import data_gallery, data_sheet, gallery, report
+from image_classification.reporting.data_sheet import DataSheet
 from image_classification.reporting.gallery import Picture
 from image_classification.reporting.report import Links
 from image_classification.tracking import event_log, live_run, mlflow_pages, provenance
@@ -65,15 +67,16 @@ def compare(config: Config) -> Comparison:
     commit = provenance.commit(ignore=str(paths.PARAMS))  # the settings hold its contents
     with atomic_folder(paths.REPORTS) as folder:
         _write_tables(compared, config, links, folder)
-        pictures = _draw(compared, split.test, config, folder)
+        known = data_sheet.of_split(split)
+        pictures = _draw(compared, split, known, config, folder)
         page = report.html(
-            compared, config.data, commit, settings, pictures, folder / "figures", links
+            compared, config.data, commit, settings, pictures, folder / "figures", links, known
         )
         (folder / "index.html").write_text(page)
         cards = report.model_cards(
             compared, config.recipe.name, split.image_shape, len(split.validation.labels)
         )
-        event_log.write(folder, _events(compared, cards, commit, settings))
+        event_log.write(folder, _events(compared, cards, commit, settings, known))
     return compared
 
 
@@ -156,12 +159,15 @@ def _write_tables(compared: Comparison, config: Config, links: Links | None, fol
     (folder / "leaderboard.md").write_text(page)
 
 
-def _draw(compared: Comparison, test: Examples, config: Config, folder: Path) -> list[Picture]:
+def _draw(
+    compared: Comparison, split: Split, known: DataSheet, config: Config, folder: Path
+) -> list[Picture]:
     curves = pd.concat([_curve(result) for result in compared.results])
     curves.to_csv(folder / "curves.csv", index=False)
     (folder / "figures").mkdir()
     pictures = []
-    for picture, figure in gallery.draw(compared, curves, test.images, config.data.published):
+    of_models = gallery.draw(compared, curves, split.test.images, config.data.published)
+    for picture, figure in chain(of_models, data_gallery.draw(known, split)):
         figure.savefig(folder / "figures" / f"{picture.name}.png")
         pictures.append(picture)
     return pictures
@@ -177,6 +183,7 @@ def _events(
     cards: dict[str, str],
     commit: dict[str, str],
     settings: dict[str, Any],
+    known: DataSheet,
 ) -> list[Event]:
     tags = {"dataset": compared.data, **commit}
     opening = live_run.opening(compared.data, "comparison", tags)
@@ -195,7 +202,7 @@ def _events(
         {"type": "params", "values": settings},
         {"type": "inputs", "runs": runs},
         versions,
-        {"type": "note", "text": report.comparison_note(compared, opening["key"])},
+        {"type": "note", "text": report.comparison_note(compared, opening["key"], known)},
         {"type": "artifacts", "path": "."},
         # An experiment that is not applied leaves the aliases alone.
         *([] if paths.is_copy() else [aliases]),

@@ -110,8 +110,8 @@ def _own(data: DataConfig) -> None:
         _report(problems, len(reading.records) + len(reading.problems), data)
         _write(plan, scratch, folder)
         scratch.unlink()
-        known = sheet.sheet(plan, inventory, problems, reading.ignored or {})
-        (folder / "sheet.json").write_text(json.dumps(known, indent=1) + "\n")
+        known = sheet.of_own(plan, inventory, problems, reading.ignored or {})
+        (folder / sheet.FILE).write_text(json.dumps(known, indent=1) + "\n")
         described = {**origin(data), "classes": plan.classes}
         (folder / "origin.json").write_text(json.dumps(described, indent=2) + "\n")
     for line in sheet.warnings(known):

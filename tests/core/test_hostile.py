@@ -828,7 +828,7 @@ def holding(path: Path, contents: bytes) -> Iterator[None]:
 
 
 def test_results_of_a_run(results: Examples) -> None:
-    files = sorted([*paths.RUNS.glob("*/*.*"), *paths.EVALUATIONS.glob("*/*.*")])
+    files = sorted([*paths.RUNS.glob("*/*.*"), *paths.EVALUATIONS.rglob("*.*")])
     for name in (paths.LAYERS_FILE, paths.EVENTS_FILE):
         files.remove(paths.RUNS / "cnn-0" / name)
     assert len(files) == 8

@@ -171,10 +171,20 @@ def test_colours_are_shown_as_they_are(shape: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 12, 1), (8, 1, 1), (1, 1, 1), (8, 12, 2)])
-def test_a_single_channel_is_shown_as_ink_on_paper(shape: tuple[int, int, int]) -> None:
+def test_a_single_channel_is_shown_as_it_is(shape: tuple[int, int, int]) -> None:
     image = np.zeros(shape, np.uint8)
     figure = drawn(figures.image_sheet(image[None], ["caption"], "title"))
     (shown,) = figure.axes[0].images
 
     assert np.asarray(shown.get_array()).shape == shape[:2]
-    assert shown.to_rgba(np.zeros(1))[0].tolist() == [1, 1, 1, 1]
+    assert shown.to_rgba(np.array([0, 255])).tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
+
+
+def test_names_with_dollar_signs_are_no_formulas() -> None:
+    names = ["$x_{", "a$b$", "c"]
+    drawn(figures.confusion_matrix(pd.DataFrame(np.eye(3, dtype=int), names, names), "m"))
+    image = np.zeros((4, 4, 1), np.uint8)
+    drawn(figures.example_prediction(image, 0, np.array([0.2, 0.3, 0.5]), names, "m"))
+    figure = drawn(figures.image_sheet(image[None], ["a$x_{$.png"], "title"))
+
+    assert figure.axes[0].get_title() == r"a\$x_{\$.png"

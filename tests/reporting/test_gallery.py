@@ -21,6 +21,7 @@ from image_classification.comparison.summary import Baseline, Comparison
 from image_classification.core.config import METRICS
 from image_classification.evaluation import corruptions, metrics
 from image_classification.reporting import gallery, report, tables
+from image_classification.reporting.data_sheet import DataSheet
 from image_classification.reporting.gallery import Picture, Section
 
 TEST = tiny_examples(60, 0)
@@ -37,6 +38,9 @@ LAYERS = pd.DataFrame(
     columns=["layer", "type", "output_shape", "parameters"],
 )
 BASELINE = Baseline("7", {"accuracy": 0.11, "balanced_accuracy": 0.1, "f1_macro": 0.02})
+NONE = {"sets": 0, "images": 0, "named": []}
+FOUND = {"duplicates": NONE, "conflicting": NONE, "across": NONE}
+DATA = DataSheet(CLASSES, np.full((10, 3), 6), [28, 28, 1], 0, FOUND)
 NUMBERS = {column.key: 0.5 for column in COLUMNS}
 AUGMENTATION = {"name": "light", "flip": "none", "shift": 0.1, "rotate": 10, "zoom": 0}
 
@@ -100,7 +104,7 @@ def draw(
 def page(comparison: Comparison, pictures: list[Picture], folder: Path, compose: Compose) -> str:
     commit = {"git.commit": "abc", "git.dirty": "false"}
     settings = {"recipe.name": "fast"}
-    return report.html(comparison, compose().data, commit, settings, pictures, folder, None)
+    return report.html(comparison, compose().data, commit, settings, pictures, folder, None, DATA)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +161,8 @@ def test_every_picture_is_on_the_page(
 
 
 def test_every_section_has_pictures(pictures: list[Picture]) -> None:
-    assert {picture.section for picture in pictures} == set(get_args(Section))
+    of_data = {"data", "look_alikes"}  # see test_data_sheet
+    assert {picture.section for picture in pictures} == set(get_args(Section)) - of_data
 
 
 def test_a_single_model_without_mistakes_has_a_page_too(tmp_path: Path, compose: Compose) -> None:
@@ -281,7 +286,9 @@ def test_the_words_follow_the_metric(
     assert best[head.index("test" if runs == 1 else "mean")] == f"{score.mean:.4f}"
     heads = table_rows(text, "All runs")[0]
     assert heads[1:3] == [f"validation {name}", f"test {name}"]
-    assert f"best model by mean validation {name} first" in report.comparison_note(comparison, "k")
+    assert f"best model by mean validation {name} first" in report.comparison_note(
+        comparison, "k", DATA
+    )
     for word in ("Wilson", "McNemar"):
         assert word not in text
     assert re.findall(r"(?:mean test|Mean test) accuracy", text) == []
@@ -380,8 +387,9 @@ def test_mistakes_are_captioned_with_their_files(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_long_comparison_is_described_without_links() -> None:
-    short = report.comparison_note(a_comparison({"lm": [30], "cnn": [1]}), "the-key")
-    long = report.comparison_note(a_comparison({"lm": [30] * 200, "cnn": [1] * 200}), "the-key")
+    few, many = ({"lm": [30] * runs, "cnn": [1] * runs} for runs in (1, 200))
+    short = report.comparison_note(a_comparison(few), "the-key", DATA)
+    long = report.comparison_note(a_comparison(many), "the-key", DATA)
 
     assert "- cnn: [cnn-0](run:key-of-cnn-0)\n" in short
     assert "cnn beats lm (+" in short

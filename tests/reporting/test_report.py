@@ -53,6 +53,7 @@ def test_the_report_leads_with_the_verdict(trained: Project, page: Page) -> None
         "Calibration",
         "Robustness",
         "Costs",
+        "The data",
         "How to reproduce it",
     ]
     for link in page.locator("nav a").all():
@@ -68,6 +69,16 @@ def test_the_report_shows_what_was_measured(trained: Project, page: Page) -> Non
         assert f"{row['test_brier']:.4f}" in text
     commit = trained.must("git", "rev-list", "--max-parents=0", "HEAD").strip()
     assert f"git checkout {commit}" in text
+
+
+def test_the_report_shows_the_data(page: Page) -> None:
+    text = page.locator("body").text_content() or ""
+    counts = page.get_by_role("region", name="Number of images of each class")
+
+    assert "800 images of 10 classes: 500 training, 100 validation, 200 test." in text
+    assert column(counts.get_by_role("table"), "class") == list("0123456789")
+    assert sum(map(int, column(counts.get_by_role("table"), "training"))) == 500
+    assert page.locator('img[alt^="The mean image of each class"]').count() == 1
 
 
 def test_the_report_links_to_the_runs_in_mlflow(trained: Project, page: Page) -> None:

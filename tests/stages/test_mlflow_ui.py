@@ -82,7 +82,7 @@ MODEL_TRAINING = "localStorage.setItem('mlflow.workflowType_v1', '\"machine_lear
 
 
 def visit(browser: Browser, address: str, settings: str) -> Iterator[Page]:
-    context = browser.new_context(base_url=address, viewport={"width": 1800, "height": 1200})
+    context = browser.new_context(base_url=address, viewport={"width": 2300, "height": 1200})
     context.set_default_timeout(TIMEOUT_MS)
     context.add_init_script(settings)
     yield context.new_page()

@@ -1,6 +1,8 @@
 """One's own images through the stages, each kind, and what the stage `split` refuses."""
 
+import html
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from image_classification.data.splits import split_for_run
 from image_classification.download import download
 from image_classification.evaluate import evaluate
 from image_classification.split import split
+from image_classification.tracking import event_log
 from image_classification.train import train
 
 COLOURS = ("blue", "green", "red")
@@ -123,23 +126,34 @@ def made(place: Path, compose: Compose) -> Split:
     return make
 
 
+def configured(compose: Compose, kind: str, path: Path, *more: str) -> Callable[[str], Config]:
+    """The configuration of a stage by the folder that holds its outputs, for a single model."""
+    model = "tiny_lm" if "model=tiny_lm" in more else "tiny_cnn"
+    return lambda folder: compose(
+        f"data={kind}",
+        f"data.path={path}",
+        f"models=[{model}]",
+        "seeds=[0]",
+        f"model={model}",
+        "recipe.batch_size=8",
+        "recipe.learning_rate=0.01",
+        f"output_dir={folder}/{model}-0",
+        *more,
+    )
+
+
+def table_rows(page: str, caption: str) -> list[list[str]]:
+    """The cells of the table whose caption begins so."""
+    _, found, rest = page.partition(f"<caption><span>{caption}")
+    assert found, f"no table {caption}"
+    rows = re.findall(r"<tr>(.*?)</tr>", rest[: rest.index("</table>")], re.DOTALL)
+    return [[html.unescape(c) for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", r)] for r in rows]
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_each_kind_goes_through_all_stages(place: Path, compose: Compose, kind: str) -> None:
     path = KINDS[kind](place / "mine")
-
-    def config(stage: str) -> Config:
-        name = "tiny_cnn-0"
-        own = [f"data={'table' if kind == 'pixels' else kind}", f"data.path={path}"]
-        return compose(
-            *own,
-            "models=[tiny_cnn]",
-            "seeds=[0]",
-            "model=tiny_cnn",
-            "recipe.epochs=3",
-            "recipe.batch_size=8",
-            "recipe.learning_rate=0.01",
-            f"output_dir={stage}/{name}",
-        )
+    config = configured(compose, "table" if kind == "pixels" else kind, path, "recipe.epochs=3")
 
     download(config("x"))
     split(config("x"))
@@ -163,7 +177,86 @@ def test_each_kind_goes_through_all_stages(place: Path, compose: Compose, kind: 
         compared = compare(config("x"))
         assert compared.data == "mine"
         assert tuple(compared.classes) == classes
-        assert (paths.REPORTS / "index.html").stat().st_size > 10_000
+        text = (paths.REPORTS / "index.html").read_text()
+        assert ("; 5 more without a label, to predict." in text) == (kind == "pixels")
+
+
+def test_the_report_and_mlflows_note_tell_what_is_in_the_data(
+    place: Path, compose: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = place / "mine"
+    names = ("blue", "a<b>&$|", "red")
+    for start, (part, each) in enumerate((("train", 7), ("val", 3), ("test", 3))):
+        for number, name in enumerate(names):
+            (root / part / name).mkdir(parents=True)
+            for index in range(each - number):
+                pixels = image(number, 1000 * start + 100 * number + index)
+                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
+    shutil.copy(root / "train/blue/0.png", root / "test/blue/again.png")
+    shutil.copy(root / "train/red/1.png", root / "train/blue/wrong.png")
+    Image.fromarray(image(0, 2) + 3).save(root / "test/blue/brighter.png")
+    (root / "train/red/<i>empty.png").write_bytes(b"")
+    (root / "train/red/notes.txt").write_text("none")
+    config = configured(
+        compose, "folder", root, "recipe.epochs=1", "data.bad_files=skip", "model=tiny_lm"
+    )
+
+    for stage, folder in (
+        (download, "x"),
+        (split, "x"),
+        (train, "runs"),
+        (evaluate, "evaluations"),
+    ):
+        stage(config(folder))
+    compare(config("x"))
+
+    raw = (paths.REPORTS / "index.html").read_text()
+    assert not {"<b>&", "<i>"} & set(re.findall(r"<[bi]>&?", raw))
+    text = html.unescape(raw)
+    events = event_log.read(paths.REPORTS / paths.EVENTS_FILE)
+    (note,) = (html.unescape(event["text"]) for event in events if event["type"] == "note")
+    doubts = (
+        "2 images with the same pixels have different labels, such as train/blue/wrong.png, "
+        "train/red/1.png",
+        "2 images are in several parts with the same pixels, such as test/blue/again.png, "
+        "train/blue/0.png",
+    )
+    facts = {
+        "shape of each image": "8 x 8 x 3",
+        "width of the files, pixels": "8",
+        "height of the files, pixels": "8",
+        "modes of the files": "colour (RGB): 33",
+        "groups, each on one side": "none",
+        "images with the same pixels": "4 in 2 sets",
+        "of these with different labels": "2 in 1 set",
+        "of these in several parts": "2 in 1 set",
+        "test images that look like a training image": "1",
+        "bad files left out": "1",
+        "files that are no images by their names": ".txt: 1",
+    }
+    assert dict(table_rows(raw, "What was found in the files")) == facts
+    for said in (
+        "33 images of 3 classes: 19 training, 6 validation, 8 test. The largest class, blue, has "
+        "16 images, 2.3 times as many as the smallest, red, with 7.",
+        *doubts,
+    ):
+        assert said in text
+        assert said in note
+    for name, value in facts.items():
+        assert f"| {name} | {value} |\n" in note
+    counts = [["blue", 8, 3, 5], ["a<b>&$|", 6, 2, 2], ["red", 5, 1, 1]]
+    _, *rows = table_rows(raw, "Number of images of each class")
+    assert sorted(row[:-1] for row in rows) == sorted([str(cell) for cell in row] for row in counts)
+    assert "| blue | 8 | 3 | 5 |\n" in note
+    for title, row in {
+        "Same pixels, different labels": ["1", "train/blue/wrong.png, train/red/1.png"],
+        "Same pixels in several parts": ["1", "test/blue/again.png, train/blue/0.png"],
+        "Look-alikes": ["1", "test/blue/brighter.png", "train/blue/2.png"],
+        "Bad files left out": ["1", "train/red/<i>empty.png", "empty"],
+    }.items():
+        assert table_rows(raw, f"{title}: 1 of 1")[1:] == [row]
+    for alt in ("The mean image of each class", "Test images, each above a training image"):
+        assert f'alt="{alt}' in text
 
 
 def test_the_order_of_the_files_does_not_change_the_split(place: Path, made: Split) -> None:

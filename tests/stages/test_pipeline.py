@@ -201,6 +201,9 @@ def test_the_comparison_is_a_run_that_leads_to_the_runs_compared(trained: Projec
     for each in compared:
         experiment, run_id = each.info.experiment_id, each.info.run_id
         assert f"(#/experiments/{experiment}/runs/{run_id})" in note
+    assert "## The data\n\n800 images of 10 classes: 500 training" in note
+    described = client(trained).get_experiment(run.info.experiment_id)
+    assert described.tags["mlflow.note.content"] == note
     assert run.inputs is not None
     linked = {model.model_id for model in run.inputs.model_inputs}
     assert linked == {

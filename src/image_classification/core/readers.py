@@ -15,8 +15,8 @@ MOST_VALUES = 100_000  # in such a file, with the aliases of YAML written out
 DEEPEST = 20  # mappings and lists within each other
 
 
-def read_mapping(path: Path, hint: str) -> dict[str, Any]:
-    """Read a JSON (`.json`) or YAML file that holds a mapping.
+def read_mapping(path: Path, hint: str, largest: int = LARGEST_MAPPING) -> dict[str, Any]:
+    """Read a JSON (`.json`) or YAML file that holds a mapping, of at most so many bytes.
 
     Returns:
         Strings (without NUL), booleans, numbers (integers of 64 bits), None, lists and mappings
@@ -26,7 +26,7 @@ def read_mapping(path: Path, hint: str) -> dict[str, Any]:
         UserError: the file is missing, too large, or holds something else; ends with the hint.
     """
     try:
-        text = _bytes(path, LARGEST_MAPPING).decode()
+        text = _bytes(path, largest).decode()
         value = json.loads(text) if path.suffix == ".json" else _load_yaml(text)
         _require_small(value, _parts)
         _require_plain(value)

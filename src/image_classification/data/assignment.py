@@ -45,7 +45,7 @@ def targets(counts: Sequence[int], shares: Sequence[float]) -> Indices:
     """How many examples of each class go into each part.
 
     Each part has its share of all examples, and of each class, to within one example; but at least
-    one example of each class that has one for every part.
+    one example of each class that has one for every part, if it can be at the cost of the last.
 
     Args:
         counts: of the examples of each class.
@@ -58,11 +58,11 @@ def targets(counts: Sequence[int], shares: Sequence[float]) -> Indices:
     bounds = [np.zeros(len(ends)), *(np.rint(ends * share) for share in np.cumsum(shares)), ends]
     wanted = np.diff(np.diff(np.array(bounds), axis=0), axis=1).astype(np.int64)
     for number, count in enumerate(counts):
-        for part in np.flatnonzero(wanted[:, number] < 1):
-            if count >= len(wanted):
-                lacking = 1 - wanted[part, number]
-                wanted[wanted[:, number].argmax(), number] -= lacking
-                wanted[part, number] += lacking
+        parts = wanted[:, number]
+        while count >= len(parts) and parts.min() < 1:
+            lacking = parts.argmin()
+            parts[-1 if parts[-1] > 1 else parts.argmax()] -= 1
+            parts[lacking] += 1
     return wanted
 
 

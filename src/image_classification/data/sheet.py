@@ -1,44 +1,55 @@
 """The data sheet: what people should know of the images before they trust a score."""
 
+import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from image_classification.core import readers
+from image_classification.core.errors import UserError
+from image_classification.data.arrays import Split
 from image_classification.data.own_split import PARTS, Inventory, Plan
 
 NAMED = 100  # at most, of each kind of finding
+NAMED_OF_A_SET = 10
+FILE = "sheet.json"  # of a split of one's own images
+LARGEST = 2**24  # bytes of it: long names
+ROWS = 512  # images that are read at once
+
+SETS = {"sets": int, "images": int, "named": [[str]]}
+FORM = {  # of that file; a list holds any number of what it shows, {str: int} any keys
+    "counts": {str: {str: int}},
+    "unlabelled": int,
+    "sizes": {str: [int]},
+    "modes": {str: int},
+    "groups": int,
+    "duplicates": SETS,
+    "conflicting": SETS,
+    "across": SETS,
+    "near_duplicates": {"images": int, "named": [[str]]},
+    "bad": {"images": int, "named": [[str]]},
+    "ignored": {str: int},
+}
 
 
-def sheet(
+def of_own(
     plan: Plan,
     images: Inventory,
     issues: Sequence[tuple[str, str]],
     ignored: Mapping[str, int],
 ) -> dict[str, Any]:
-    """What people should know of the data: a JSON object.
+    """What people should know of their own images: a JSON object.
 
     counts: by class and part. sizes: the smallest, the median and the largest width and height.
-    modes: number of images by Pillow's mode. groups: their number. duplicates: sets of images with
-    the same pixels. conflicting: those with different labels. across: those in several parts.
-    near_duplicates: test images whose outline equals that of a training image, with other pixels.
-    bad, ignored: what was left out.
+    modes: number of images by Pillow's mode. groups: their number. duplicates, conflicting, across:
+    see `_same_pixels`. near_duplicates: test images whose outline equals that of a training image,
+    with other pixels. bad, ignored: what was left out.
     """
-    used = {int(row): part for part, rows in plan.parts.items() for row in rows}
+    part_of = {int(row): part for part in PARTS for row in plan.parts[part]}
     sizes = np.array(images.sizes)
-    same = defaultdict(list)
-    for row in used:
-        same[images.hashes[row]].append(row)
-    sets = [sorted(rows) for rows in same.values() if len(rows) > 1]
-    conflicting = [rows for rows in sets if len({int(plan.labels[row]) for row in rows}) > 1]
-    across = [rows for rows in sets if len({used[row] for row in rows}) > 1]
     near = _near(plan, images)
-
-    def named(groups: Sequence[Sequence[int]]) -> dict[str, Any]:
-        shown = [[plan.names[row] for row in rows[:10]] for rows in groups[:NAMED]]
-        return {"sets": len(groups), "images": sum(map(len, groups)), "named": shown}
-
     return {
         "counts": {
             name: {part: int((plan.labels[plan.parts[part]] == number).sum()) for part in PARTS}
@@ -51,9 +62,7 @@ def sheet(
         },
         "modes": dict(Counter(images.modes)),
         "groups": len(set(images.groups) - {None}),
-        "duplicates": named(sets),
-        "conflicting": named(conflicting),
-        "across": named(across),
+        **_same_pixels(part_of, images.hashes, plan.labels, plan.names.__getitem__),
         "near_duplicates": {"images": len(near), "named": near[:NAMED]},
         "bad": {"images": len(issues), "named": [list(issue) for issue in issues[:NAMED]]},
         "ignored": dict(ignored),
@@ -73,17 +82,104 @@ def _near(plan: Plan, images: Inventory) -> list[list[str]]:
     return pairs
 
 
-def warnings(sheet: Mapping[str, Any]) -> list[str]:
-    """What in the data makes scores doubtful, a line each."""
+def _same_pixels(
+    part_of: Mapping[int, str],
+    hashes: Sequence[bytes],
+    labels: Sequence[Any] | np.ndarray,
+    name: Callable[[int], str],
+) -> dict[str, Any]:
+    """The sets of images with the same pixels.
+
+    Args:
+        part_of: of each image that has a label, by its row.
+        hashes: of the pixels of all rows.
+        labels: of all rows.
+        name: of a row's image.
+
+    Returns:
+        duplicates: all such sets. conflicting: those with different labels. across: those in
+        several parts. Of each their number, that of the images, and the names of some.
+    """
+    same = defaultdict(list)
+    for row in part_of:
+        same[hashes[row]].append(row)
+    sets = [sorted(rows) for rows in same.values() if len(rows) > 1]
+
+    def told(chosen: list[list[int]]) -> dict[str, Any]:
+        named = [[name(row) for row in rows[:NAMED_OF_A_SET]] for rows in chosen[:NAMED]]
+        return {"sets": len(chosen), "images": sum(map(len, chosen)), "named": named}
+
+    return {
+        "duplicates": told(sets),
+        "conflicting": told([rows for rows in sets if len({int(labels[row]) for row in rows}) > 1]),
+        "across": told([rows for rows in sets if len({part_of[row] for row in rows}) > 1]),
+    }
+
+
+def of_split(split: Split) -> dict[str, Any]:
+    """The data sheet of a split: what its stage wrote of one's own images.
+
+    Of IDX files, which have none, what their arrays tell: duplicates, conflicting, across. They are
+    read once, slice by slice, so that memory is bounded whatever their size.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    if split.is_own():
+        return _read(split)
+    hashes: list[bytes] = []
+    parts: list[str] = []
+    names: list[str] = []
+    for part in PARTS:
+        images = getattr(split, part).images
+        for start in range(0, len(images), ROWS):
+            rows = np.asarray(images[start : start + ROWS])
+            hashes += [hashlib.blake2b(image, digest_size=16).digest() for image in rows]
+        parts += [part] * len(images)
+        names += [f"{part} image {index}" for index in range(len(images))]
+    labels = np.concatenate([getattr(split, part).labels for part in PARTS])
+    return _same_pixels(dict(enumerate(parts)), hashes, labels, names.__getitem__)
+
+
+def _read(split: Split) -> dict[str, Any]:
+    path, hint = split.folder / FILE, "run `dvc repro --force split`"
+    found = readers.read_mapping(path, hint, LARGEST)
+    for key, form in FORM.items():
+        if not _fits(found.get(key), form):
+            raise UserError(f"{path} is damaged ({key}): {hint}")
+    return found
+
+
+def _fits(value: Any, form: Any) -> bool:
+    """Whether a value has a form as those in `FORM`."""
+    if isinstance(form, type):
+        return type(value) is form
+    if not isinstance(value, type(form)):
+        return False
+    if isinstance(form, list):
+        return all(_fits(part, form[0]) for part in value)
+    if str in form:
+        return all(_fits(part, form[str]) for part in value.values())
+    return all(_fits(value.get(key), part) for key, part in form.items())
+
+
+def doubts(found: Mapping[str, Any]) -> list[str]:
+    """What in the data makes scores doubtful, a sentence without its stop each."""
     lines = []
     for key, text in (
         ("conflicting", "images with the same pixels have different labels"),
         ("across", "images are in several parts with the same pixels"),
     ):
-        if sheet[key]["sets"]:
-            example = ", ".join(sheet[key]["named"][0])
-            lines.append(f"warning: {sheet[key]['images']} {text}, such as {example}")
-    if sheet["ignored"]:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in sheet["ignored"].items())
+        if found[key]["sets"]:
+            example = ", ".join(found[key]["named"][0])
+            lines.append(f"{found[key]['images']:,} {text}, such as {example}")
+    return lines
+
+
+def warnings(found: Mapping[str, Any]) -> list[str]:
+    """What the stage `split` says of one's own images, a line each."""
+    lines = [f"warning: {doubt}" for doubt in doubts(found)]
+    if found["ignored"]:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in found["ignored"].items())
         lines.append(f"left out, no images by their names: {kinds}")
     return lines

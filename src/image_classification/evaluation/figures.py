@@ -77,6 +77,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
 
+def plain(text: str) -> str:
+    """A text in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")
+
+
 def epoch_axis(axes: Axes) -> None:
     """Label the x axis with epochs, counted from 1, and draw a grid."""
     axes.set_xlabel("epoch")
@@ -187,7 +192,7 @@ def _name_cells(axes: Axes, names: Sequence[str], points: float, upright: bool) 
     every = max(1, math.ceil(size / points))
     shown = range(0, len(names), every)
     places = [index + 0.5 for index in shown]
-    texts = [names[index] for index in shown]
+    texts = [plain(names[index]) for index in shown]
     upright = upright and max(map(len, names)) * 0.6 * size < points
     axes.set_xticks(places, texts, rotation=0 if upright else 90, fontsize=size)
     axes.set_yticks(places, texts, rotation=0, fontsize=size)
@@ -224,15 +229,15 @@ def example_prediction(
     names = [shortened(name, LONGEST_NAME) for name in classes]
     both = f"actual {names[actual]}, predicted {names[predicted]}"
     if len(both) <= LINE:
-        picture.set_title(both)
+        picture.set_title(plain(both))
     else:
-        picture.set_title(both.replace(", predicted", "\npredicted"), fontsize="small")
+        picture.set_title(plain(both).replace(", predicted", "\npredicted"), fontsize="small")
     shown = range(len(classes))
     if len(classes) > MOST_BARS:
         shown = np.argsort(-probabilities, kind="stable")[:MOST_BARS].tolist()
     colours = [COLOURS[1] if index == predicted else "0.7" for index in shown]
     bars.barh(range(len(shown)), probabilities[list(shown)], color=colours)
-    bars.set_yticks(range(len(shown)), [names[index] for index in shown])
+    bars.set_yticks(range(len(shown)), [plain(names[index]) for index in shown])
     bars.invert_yaxis()
     bars.set_xlim(0, 1)
     bars.xaxis.set_major_formatter(PercentFormatter(1))
@@ -261,7 +266,8 @@ def image_sheet(images: NDArray[np.uint8], captions: Sequence[str], title: str) 
     for cell, image, caption in zip(cells, images, captions, strict=False):
         cell.set_axis_on()
         _show(cell, image)
-        cell.set_title(caption, fontsize=min(8.0, 136 / max(longest, 1)))  # as wide as the image
+        size = min(8.0, 136 / max(longest, 1))  # as wide as the image
+        cell.set_title(plain(caption), fontsize=size)
     figure.suptitle(title if len(images) else f"{title}: none")
     return figure
 

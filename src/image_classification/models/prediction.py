@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PREDICTION_BATCH = 1000  # images at once; any number gives the same results
-LARGEST_OUTPUT = 2**28  # numbers that a layer gives for these images: 1 GiB
+LARGEST_OUTPUT = 2**26  # numbers that a layer gives for these images: 256 MiB
 READ = 2**27  # bytes of images that are in memory at once
 
 

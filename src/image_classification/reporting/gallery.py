@@ -36,6 +36,8 @@ Section = Literal[
     "calibration",
     "robustness",
     "costs",
+    "data",
+    "look_alikes",
 ]
 Pictures = Iterator[tuple["Picture", Figure]]
 

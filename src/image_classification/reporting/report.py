@@ -5,6 +5,7 @@ The text is in templates/. Pictures are embedded, so that the report is one file
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,8 +21,11 @@ from image_classification.comparison.summary import Comparison
 from image_classification.comparison.verdict import Pair
 from image_classification.core.config import DataConfig
 from image_classification.evaluation import corruptions
+from image_classification.evaluation.captions import shortened
 from image_classification.evaluation.figures import MOST_NUMBERED
 from image_classification.reporting import tables
+from image_classification.reporting.data_figures import PART_NAMES
+from image_classification.reporting.data_sheet import DataSheet, escaped
 from image_classification.reporting.gallery import Picture
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,6 +33,8 @@ ORIGIN = ("git.commit", "git.dirty", "dvc.data", "machine", "precision")  # in t
 MOST_CLASSES = 20  # that the report lists
 WEAKEST = 3  # classes that a model card lists
 LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag
+PHOTO_QUALITY = 85  # of WebP, from 0 to 100
+LONGER = 40  # characters, at most, that the address of a run has more than its key
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ def html(
     pictures: Iterable[Picture],
     folder: Path,
     links: Links | None,
+    sheet: DataSheet,
 ) -> str:
     """The report as one page that needs no other file and no network.
 
@@ -64,6 +71,7 @@ def html(
         pictures: from `gallery.draw`.
         folder: that holds them as PNG files.
         links: to MLflow's pages; None when MLflow could not be asked for them.
+        sheet: what is known of the data.
     """
     origin = {
         key: sorted({_origin(result)[key] for result in comparison.results}) for key in ORIGIN
@@ -81,6 +89,7 @@ def html(
         tested=len(set(comparison.labels.tolist())),
         settings=settings,
         split_per_seed=data.split_per_seed,
+        folds=data.folds,
         commit=commit,
         origin=origin,
         headline=verdict_text.headline(comparison.verdict),
@@ -97,8 +106,9 @@ def html(
         columns=lambda place: leaderboard.columns(place, comparison.verdict.metric),
         pictures=list(pictures),
         links=links,
+        sheet=sheet,
         run_id=leaderboard.run_id,
-        embedded=lambda name: _embedded(folder / f"{name}.png"),
+        embedded=lambda picture: _embedded(folder / f"{picture.name}.png", picture.photo),
     )
 
 
@@ -135,19 +145,20 @@ def model_cards(
     return cards
 
 
-def comparison_note(comparison: Comparison, run: str) -> str:
-    """The description of the run `comparison`: the verdict, and links to the runs compared.
+def comparison_note(comparison: Comparison, run: str, sheet: DataSheet) -> str:
+    """The description of the run `comparison`: the verdict, links to the runs compared, the data.
 
     A link is written `(run:KEY)`; the upload to MLflow replaces it by the address of the run. The
-    links are left out if the description would be too long for MLflow.
+    links, and then the data, are left out if the description would be too long for MLflow.
 
     Args:
         comparison: what to describe.
         run: the key of the run `comparison`.
+        sheet: what is known of the data.
     """
     models = [score.model for score in comparison.verdict.scores]
 
-    def note(linked: bool) -> str:
+    def note(linked: bool, with_data: bool) -> str:
         return _render(
             "comparison.md.j2",
             headline=verdict_text.headline(comparison.verdict),
@@ -157,10 +168,16 @@ def comparison_note(comparison: Comparison, run: str) -> str:
             runs=leaderboard.by_model(comparison.entries),
             linked=linked,
             run=run,
+            sheet=sheet if with_data else None,
         )
 
-    full = note(linked=True)
-    return full if len(full) <= LONGEST_NOTE else note(linked=False)
+    notes = [note(linked, data) for linked, data in ((True, True), (False, True), (False, False))]
+    return next((text for text in notes if _stored_length(text) <= LONGEST_NOTE), notes[-1])
+
+
+def _stored_length(note: str) -> int:
+    """The length of a note when its links are addresses, at most."""
+    return len(note) + LONGER * (len(re.findall(r"[0-9a-f]{32}", note)) + 5)
 
 
 def _origin(result: Result) -> dict[str, str]:
@@ -183,14 +200,28 @@ def _render(name: str, **values: Any) -> str:
     )
     environment.filters["percent"] = leaderboard.percent
     environment.filters["neighbours"] = neighbours
+    environment.filters["escaped"] = escaped
+    environment.filters["shortened"] = shortened
+    environment.globals["part_names"] = PART_NAMES
     return environment.get_template(name).render(values) + "\n"
 
 
-def _embedded(path: Path) -> dict[str, Any]:
-    """A picture as a data URL, in lossless WebP, which takes half the bytes of PNG."""
-    buffer = io.BytesIO()
+def _embedded(path: Path, photo: bool) -> dict[str, Any]:
+    """A picture as a data URL in WebP: lossless, which takes half the bytes of PNG.
+
+    Of photos, whose colours would take more bytes than all the rest of the page, nearly lossless
+    where that is smaller.
+    """
     with Image.open(path) as picture:
-        picture.convert("RGB").save(buffer, "WEBP", lossless=True)
-        width, height = picture.size
-    source = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return {"source": source, "width": width, "height": height}
+        pixels = picture.convert("RGB")
+    contents = _webp(pixels, lossless=True)
+    if photo:
+        contents = min(contents, _webp(pixels, quality=PHOTO_QUALITY), key=len)
+    source = "data:image/webp;base64," + base64.b64encode(contents).decode()
+    return {"source": source, "width": pixels.width, "height": pixels.height}
+
+
+def _webp(picture: Image.Image, **form: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", **form)
+    return buffer.getvalue()
