@@ -2,8 +2,10 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,8 +41,7 @@ def read(tables: Sequence[Path], data: DataConfig) -> Reading:
         part = part_named(table.stem) if len(tables) > 1 else None
         head = _first_line(table)
         shape, labelled = _shape(table, len(head), data)
-        header = 0 if not _is_number(head[0]) else None
-        found, bad = _read(table, header, shape, labelled, part, data)
+        found, bad = _read(table, shape, labelled, part, data)
         records += found
         problems += bad
     return Reading(records, problems)
@@ -75,56 +76,76 @@ def _shape(table: Path, columns: int, data: DataConfig) -> tuple[tuple[int, ...]
 
 
 def _read(
+    table: Path, shape: tuple[int, ...], labelled: bool, part: str | None, data: DataConfig
+) -> tuple[list[Record], list[Problem]]:
+    try:
+        return _images(table, False, shape, labelled, part, data)
+    except (ValueError, TypeError, OverflowError):  # a value is no whole number
+        pass
+    try:
+        return _images(table, True, shape, labelled, part, data)
+    except ValueError as error:
+        columns = math.prod(shape) + labelled
+        cause = " ".join(str(error).split())[:200]
+        raise UserError(f"{table} can't be read as {columns} columns: {cause}: mend it") from error
+
+
+def _images(
     table: Path,
-    header: int | None,
+    as_text: bool,
     shape: tuple[int, ...],
     labelled: bool,
     part: str | None,
     data: DataConfig,
 ) -> tuple[list[Record], list[Problem]]:
+    """The images of a table: read as text, a wrong value is found and named, as numbers it raises.
+
+    Raises:
+        ValueError, TypeError, OverflowError: the table does not have this form.
+    """
     records, problems = [], []
-    first = 1 if header is None else 2  # the line of the first image
-    columns = math.prod(shape) + labelled
-    number = 0
-    try:
-        # As text, so that a wrong value is found and named, not guessed at.
-        for frame in pd.read_csv(
-            table,
-            header=header,
-            dtype=str,
-            chunksize=ROWS,
-            keep_default_na=False,
-            index_col=False,
-            on_bad_lines="error",
-        ):
-            values = frame.to_numpy()
-            pixels = pd.DataFrame(values[:, int(labelled) :]).apply(pd.to_numeric, errors="coerce")
-            array = pixels.to_numpy(float)
-            good = (array >= 0) & (array <= 255) & (array == np.floor(array))
-            images = np.where(good, array, 0).astype(np.uint8)
-            for row, image in enumerate(images):
-                line, number = first + number, number + 1
-                name = f"{table.name}:{line}"
-                if not good[row].all():
-                    column = int(
-                        (~good[row]).argmin() if good[row].all() else (~good[row]).argmax()
-                    )
-                    value = values[row, column + labelled]
-                    cause = f"pixel {column} is {value or 'missing'!s:.20}, not from 0 to 255"
-                    problems.append(Problem(name, cause))
-                    continue
-                label = _label(str(values[row, 0]), data) if labelled else None
-                if label == "":
-                    problems.append(Problem(name, "has no label"))
-                    continue
-                # Only what has a label can be a part of what is scored.
-                records.append(
-                    Record(name, label, image.reshape(shape), part if labelled else None)
-                )
-    except (ValueError, pd.errors.ParserError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise UserError(f"{table} can't be read as {columns} columns: {cause}: mend it") from error
+    for line, frame in _frames(table, as_text, labelled):
+        pixels = frame.iloc[:, int(labelled) :]
+        array = pixels.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+        good = (array >= 0) & (array <= 255) & (array == np.floor(array))
+        images = np.where(good, array, 0).astype(np.uint8)
+        for row, image in enumerate(images):
+            name = f"{table.name}:{line + row}"
+            if not good[row].all():
+                column = int(good[row].argmin())  # the first that is not good
+                value = pixels.iat[row, column]
+                shown = "missing" if value == "" else value
+                cause = f"pixel {column} is {shown!s:.20}, not from 0 to 255"
+                problems.append(Problem(name, cause))
+                continue
+            label = _label(str(frame.iat[row, 0]), data) if labelled else None
+            if label == "":
+                problems.append(Problem(name, "has no label"))
+                continue
+            # Only what has a label can be a part of what is scored.
+            records.append(Record(name, label, image.reshape(shape), part if labelled else None))
     return records, problems
+
+
+def _frames(table: Path, as_text: bool, labelled: bool) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Some rows at a time, and the line of the first; labels are text in any case."""
+    first = _first_line(table)[0]
+    has_header = not _is_number(first)
+    types: Any = str if as_text else np.int64
+    if labelled and not as_text:
+        types = defaultdict(lambda: np.int64, {first if has_header else 0: str})
+    line = 1 + has_header
+    for frame in pd.read_csv(
+        table,
+        header=0 if has_header else None,
+        dtype=types,
+        chunksize=ROWS,
+        keep_default_na=False,
+        index_col=False,
+        on_bad_lines="error",
+    ):
+        yield line, frame
+        line += len(frame)
 
 
 def _label(value: str, data: DataConfig) -> str:
