@@ -266,6 +266,7 @@ COMMANDS = (
     Command(r"git add \S+", existing_file, RUN),
     Command(r"python \S+\.py", existing_file, RUN),
     Command(r"sha256sum \S+", no_words, RUN),
+    Command(r"(npm install|apt-get install) .*", no_words, "it asks other machines"),
 )
 
 

@@ -1,9 +1,11 @@
 """One's own images through the stages, each kind, and what the stage `split` refuses."""
 
+import hashlib
 import html
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, Compose, Project
+from conftest import ROOT, Compose, Mirror, Project
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,6 +25,8 @@ from image_classification.data import arrays
 from image_classification.data.splits import split_for_run
 from image_classification.download import download
 from image_classification.evaluate import evaluate
+from image_classification.formats import bulk_decode, listing
+from image_classification.formats.idx import read_idx
 from image_classification.split import split
 from image_classification.tracking import event_log
 from image_classification.train import train
@@ -276,6 +280,37 @@ def test_the_order_of_the_files_does_not_change_the_split(place: Path, made: Spl
         assert np.array_equal(one, other.images)
 
 
+def test_a_table_of_pixels_gives_the_arrays_of_the_idx_files(
+    place: Path, made: Split, compose: Compose, mirror: Mirror
+) -> None:
+    files = compose("data.validation_examples=100")
+    paths.RAW.mkdir(parents=True)
+    for file in files.data.files.values():
+        contents = (mirror.folder / file.name).read_bytes()
+        (paths.RAW / file.name).write_bytes(contents)
+        file.sha256 = hashlib.sha256(contents).hexdigest()
+    official = split(files)
+    (place / "mine").mkdir()
+    for part in ("train", "test"):
+        images, labels = (
+            read_idx(paths.RAW / files.data.files[f"{part}_{role}"].name)
+            for role in ("images", "labels")
+        )
+        rows = np.column_stack([labels, images.reshape(len(labels), -1)])
+        names = ["label", *(f"pixel{number}" for number in range(28 * 28))]
+        pd.DataFrame(rows, columns=names).to_csv(place / f"mine/{part}.csv", index=False)
+
+    settings = ("data.validation_examples=100", "data.stratify=false")
+    own = made("table", place / "mine", *settings)
+
+    assert own.classes == files.data.classes
+    for name, examples in official.items():
+        found = getattr(own, name)
+        for one, other in zip(examples, found, strict=True):
+            assert one.dtype == other.dtype
+            assert np.array_equal(one, other)
+
+
 def test_a_class_missing_in_one_part_shifts_no_label(place: Path, made: Split) -> None:
     write_folder(place / "all")
     for name in COLOURS:
@@ -317,6 +352,22 @@ def test_all_that_is_bad_stops_the_split_and_is_named(
     assert sum(len(part.labels) for part in (skipped.train, skipped.validation, skipped.test)) == 35
     sheet = json.loads((paths.SPLIT / "sheet.json").read_text())
     assert sheet["bad"]["images"] == 4
+
+
+def test_progress_is_shown_on_terminals_only(
+    place: Path, made: Split, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bulk_decode, "MANY", 1)
+    monkeypatch.setattr(listing, "MANY", 1)
+    path = write_folder(place / "mine")
+    made("folder", path)
+    in_a_file = capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    made("folder", path)
+
+    shown = capsys.readouterr().err
+    assert in_a_file == ""
+    assert all(title in shown for title in ("hashing", "reading headers", "decoding"))
 
 
 def test_a_label_that_is_no_class_is_named(

@@ -65,7 +65,8 @@ def _mapped(
 ) -> Iterator[Any]:
     numbered = list(enumerate(records))
     chunks = [numbered[start : start + CHUNK] for start in range(0, len(numbered), CHUNK)]
-    progress = tqdm(total=len(records), desc=title, unit=" images", disable=len(records) < MANY)
+    hidden = len(records) < MANY or not sys.stderr.isatty()
+    progress = tqdm(total=len(records), desc=title, unit=" images", disable=hidden)
     in_files = all(isinstance(record.image, Path) for record in records)
     with progress:
         if not in_files or len(chunks) < 2:  # arrays would be sent to and fro

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def write_listing(data: DataConfig, target: Path) -> int:
     with target.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["file", "bytes", "sha256"])
-        for path in tqdm(files, "hashing", unit=" files", disable=len(files) < MANY):
+        hidden = len(files) < MANY or not sys.stderr.isatty()
+        for path in tqdm(files, "hashing", unit=" files", disable=hidden):
             name = path.name if path == root else path.relative_to(root)
             try:
                 writer.writerow([name, path.stat().st_size, sha256(path)])

@@ -2,8 +2,10 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,14 +37,13 @@ def read(tables: Sequence[Path], data: DataConfig) -> Reading:
     """
     records: list[Record] = []
     problems: list[Problem] = []
-    to_predict = 0  # as Kaggle counts them, on through all tables
+    to_predict = 0
     for table in tables:
         part = part_named(table.stem) if len(tables) > 1 else None
         head = _first_line(table)
         shape, labelled = _shape(table, len(head), data)
-        header = 0 if not _is_number(head[0]) else None
-        found, bad, rows = _read(table, header, shape, labelled, part, to_predict, data)
-        to_predict += 0 if labelled else rows
+        found, bad = _read(table, shape, part if labelled else to_predict, data)
+        to_predict += 0 if labelled else len(found) + len(bad)
         records += found
         problems += bad
     return Reading(records, problems)
@@ -77,57 +78,86 @@ def _shape(table: Path, columns: int, data: DataConfig) -> tuple[tuple[int, ...]
 
 
 def _read(
-    table: Path,
-    header: int | None,
-    shape: tuple[int, ...],
-    labelled: bool,
-    part: str | None,
-    to_predict: int,
-    data: DataConfig,
-) -> tuple[list[Record], list[Problem], int]:
-    """The images, what is wrong, and the number of rows; those to predict are named by number."""
-    records, problems = [], []
-    first = 1 if header is None else 2  # the line of the first image
-    columns = math.prod(shape) + labelled
-    number = 0
+    table: Path, shape: tuple[int, ...], place: str | int | None, data: DataConfig
+) -> tuple[list[Record], list[Problem]]:
     try:
-        # As text, so that a wrong value is found and named, not guessed at.
-        for frame in pd.read_csv(
-            table,
-            header=header,
-            dtype=str,
-            chunksize=ROWS,
-            keep_default_na=False,
-            index_col=False,
-            on_bad_lines="error",
-        ):
-            values = frame.to_numpy()
-            pixels = pd.DataFrame(values[:, int(labelled) :]).apply(pd.to_numeric, errors="coerce")
-            array = pixels.to_numpy(float)
-            good = (array >= 0) & (array <= 255) & (array == np.floor(array))
-            images = np.where(good, array, 0).astype(np.uint8)
-            for row, image in enumerate(images):
-                line, number = first + number, number + 1
-                name = f"{table.name}:{line}"
-                if not good[row].all():
-                    column = int(
-                        (~good[row]).argmin() if good[row].all() else (~good[row]).argmax()
-                    )
-                    value = values[row, column + labelled]
-                    cause = f"pixel {column} is {value or 'missing'!s:.20}, not from 0 to 255"
-                    problems.append(Problem(name, cause))
-                    continue
-                label = _label(str(values[row, 0]), data) if labelled else None
-                if label == "":
-                    problems.append(Problem(name, "has no label"))
-                    continue
-                # Only what has a label can be a part of what is scored.
-                called, place = (name, part) if labelled else (str(to_predict + number), None)
-                records.append(Record(called, label, image.reshape(shape), place))
-    except (ValueError, pd.errors.ParserError) as error:
+        return _images(table, False, shape, place, data)
+    except (ValueError, TypeError, OverflowError):  # a value is no whole number
+        pass
+    try:
+        return _images(table, True, shape, place, data)
+    except ValueError as error:
+        columns = math.prod(shape) + (not isinstance(place, int))
         cause = " ".join(str(error).split())[:200]
         raise UserError(f"{table} can't be read as {columns} columns: {cause}: mend it") from error
-    return records, problems, number
+
+
+def _images(
+    table: Path,
+    as_text: bool,
+    shape: tuple[int, ...],
+    place: str | int | None,
+    data: DataConfig,
+) -> tuple[list[Record], list[Problem]]:
+    """The images of a table: read as text, a wrong value is found and named, as numbers it raises.
+
+    Args:
+        table: the file.
+        as_text: how to read it.
+        shape: of an image.
+        place: the part of a table with labels, or how many images to predict come before those of a
+            table without; these are named by their numbers, as Kaggle counts them.
+        data: see `read`.
+
+    Raises:
+        ValueError, TypeError, OverflowError: the table does not have this form.
+    """
+    records, problems = list[Record](), list[Problem]()
+    labelled = not isinstance(place, int)
+    for line, frame in _frames(table, as_text, labelled):
+        pixels = frame.iloc[:, int(labelled) :]
+        array = pixels.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+        good = (array >= 0) & (array <= 255) & (array == np.floor(array))
+        images = np.where(good, array, 0).astype(np.uint8)
+        for row, image in enumerate(images):
+            name = f"{table.name}:{line + row}"
+            if not good[row].all():
+                column = int(good[row].argmin())  # the first that is not good
+                value = pixels.iat[row, column]
+                shown = "missing" if value == "" else value
+                cause = f"pixel {column} is {shown!s:.20}, not from 0 to 255"
+                problems.append(Problem(name, cause))
+                continue
+            label = _label(str(frame.iat[row, 0]), data) if labelled else None
+            if label == "":
+                problems.append(Problem(name, "has no label"))
+                continue
+            if isinstance(place, int):
+                name = f"{place + len(records) + len(problems) + 1}"
+            part = place if isinstance(place, str) else None
+            records.append(Record(name, label, image.reshape(shape), part))
+    return records, problems
+
+
+def _frames(table: Path, as_text: bool, labelled: bool) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Some rows at a time, and the line of the first; labels are text in any case."""
+    first = _first_line(table)[0]
+    has_header = not _is_number(first)
+    types: Any = str if as_text else np.int64
+    if labelled and not as_text:
+        types = defaultdict(lambda: np.int64, {first if has_header else 0: str})
+    line = 1 + has_header
+    for frame in pd.read_csv(
+        table,
+        header=0 if has_header else None,
+        dtype=types,
+        chunksize=ROWS,
+        keep_default_na=False,
+        index_col=False,
+        on_bad_lines="error",
+    ):
+        yield line, frame
+        line += len(frame)
 
 
 def _label(value: str, data: DataConfig) -> str:
