@@ -127,7 +127,15 @@ def test_grey_images_of_another_size_are_made_fit_in_the_model(lite: BackboneCon
         built(lite, (28, 28, 2))
 
 
-@pytest.mark.parametrize(("trainable", "learning"), [(False, 0), (2, 2), (True, 49), (1000, 49)])
+@pytest.mark.parametrize(
+    ("trainable", "learning"),
+    [
+        (False, 0),
+        (2, 2),
+        pytest.param(True, 49, marks=pytest.mark.slow),
+        pytest.param(1000, 49, marks=pytest.mark.slow),
+    ],
+)
 def test_the_last_layers_learn_and_batch_normalisation_never_does(
     lite: BackboneConfig, trainable: bool | int, learning: int
 ) -> None:
@@ -276,6 +284,7 @@ def test_few_images_at_once_go_through_a_model_with_large_outputs(compose: Compo
     assert prediction_batch(small) == 1000
 
 
+@pytest.mark.slow
 def test_a_frozen_backbone_is_trained_on_evaluated_and_loaded(
     workspace: Path, compose: Compose, lite: BackboneConfig
 ) -> None:

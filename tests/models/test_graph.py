@@ -131,6 +131,7 @@ def test_moving_averages_are_resumed_bit_for_bit_and_used_for_validation() -> No
     assert states[-1].rows[-1]["val_loss"] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_residual_network_is_trained_evaluated_and_loaded(
     workspace: Path, compose: Compose
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_cache_that_cannot_be_one_is_named(split_project: Project) -> None:
     assert has_split(project)
 
 
+@pytest.mark.slow
 def test_data_gone_bad_in_the_cache_is_refused_and_the_hint_works(split_project: Project) -> None:
     project = split_project
     raw = project.root / paths.RAW / "train-images-idx3-ubyte"
@@ -201,6 +202,7 @@ def test_a_split_killed_halfway_leaves_nothing_under_its_name(project: Project) 
     assert has_split(project)
 
 
+@pytest.mark.slow
 def test_a_full_or_read_only_disk_is_named_and_the_next_call_recovers(project: Project) -> None:
     with small_disk(project.root / "data", "300k") as remount:
         line = said(project, *DVC, "repro", "split")
@@ -219,6 +221,7 @@ def test_a_full_or_read_only_disk_is_named_and_the_next_call_recovers(project: P
         assert has_split(project)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_during_a_training_loses_no_finished_epoch(
     workspace: Path, compose: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,7 +309,10 @@ def test_two_makes_in_a_fresh_clone_install_once(tmp_path: Path) -> None:
     assert log.count("dvc repro") == 2
 
 
-@pytest.mark.parametrize("committed", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "committed",
+    [pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.slow)],
+)
 def test_make_repro_repairs_a_dvc_lock_that_was_cut_short(
     split_project: Project, committed: bool
 ) -> None:

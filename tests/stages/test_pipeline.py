@@ -268,6 +268,7 @@ def test_the_verdict_rests_on_the_predictions(trained: Project) -> None:
     assert f"| {pair['first']}, {pair['second']} |" in page
 
 
+@pytest.mark.slow
 def test_another_metric_compares_again_by_it(trained_copy: Project) -> None:
     trained_copy.set("params.yaml", "compare.metric", "f1_macro")
     assert started(trained_copy.must("dvc", "repro")) == ["compare"]
@@ -378,6 +379,7 @@ def test_another_seed_runs_what_is_new_and_compares(here: Project) -> None:
     assert set(found) == new | {"compare"}
 
 
+@pytest.mark.slow
 def test_the_registry_follows_the_parameters_there_and_back(trained_copy: Project) -> None:
     before = aliases(trained_copy)
     (worst,) = (name for name in PARAMETERS if before[name] != before["champion"])

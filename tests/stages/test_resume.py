@@ -199,6 +199,7 @@ def terminable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.mark.slow
 def test_a_terminated_run_is_marked_killed_within_seconds(
     workspace: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch, terminable: None
 ) -> None:
@@ -267,6 +268,7 @@ def assert_same_result(one: TrainedModel, other: TrainedModel, config: Config) -
         assert np.array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_at_five_places_is_as_if_it_had_not_been(
     workspace: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,7 +177,7 @@ def test_first_the_head_learns_and_then_all_more_slowly(tuned: Tuned) -> None:
     assert ("computing the features of 50 images, once" in tuned.said) != tuned.augmented
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_run_resumes_bit_for_bit_in_each_phase(tuned: Tuned, epoch: int) -> None:
     model, rows, saved, _ = fitted(TUNED, tuned.saved[epoch - 1], tuned.augmented)
 
