@@ -1,4 +1,5 @@
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -213,6 +214,12 @@ def test_the_rate_is_that_of_the_schedule_after_the_steps_of_each_epoch(cycle: F
 
     assert rates == pytest.approx([float(schedule(7)), 0], abs=1e-9)
     assert 0.001 < rates[0] < 0.009
+
+
+def test_fitting_warns_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fitted(CONSTANT)
 
 
 def test_validation_examples_are_measured_and_not_learned(cycle: Fitted) -> None:

@@ -52,10 +52,11 @@ class BatchGroups:
 def batches(examples: Examples, size: int) -> tf.data.Dataset:
     """All examples in their order, read a batch at a time; the last batch may be smaller."""
     starts = range(0, len(examples.labels), size)
-    return _dataset(
+    read = _dataset(
         examples,
         lambda: (Examples(*(array[at : at + size] for array in examples)) for at in starts),
     )
+    return read.apply(tf.data.experimental.assert_cardinality(len(starts)))  # else Keras warns
 
 
 def _dataset(like: Examples, parts: Callable[[], Iterator[Examples]]) -> tf.data.Dataset:
