@@ -37,7 +37,7 @@ from xdist.scheduler import (  # type: ignore[import-untyped]  # it has no types
 
 from image_classification.core import compose as composing
 from image_classification.core import paths
-from image_classification.core.config import Config
+from image_classification.core.config import Config, RecipeConfig
 from image_classification.data import arrays, fingerprint
 from image_classification.data.arrays import Examples
 from image_classification.tracking import mlflow_store
@@ -187,6 +187,19 @@ def write_models(root: Path) -> None:
     for name, description in TINY_MODELS.items():
         text = yaml.safe_dump(description, sort_keys=False)  # the layers are in order
         (root / paths.CONF / f"model/{name}.yaml").write_text(text)
+
+
+# Two epochs; of 50 examples each has 7 steps: 6 of 8 examples and one of 2.
+SMALL_RECIPE = RecipeConfig(
+    name="small",
+    epochs=2,
+    batch_size=8,
+    learning_rate=0.01,
+    schedule="one_cycle",
+    warm_up=0.25,
+    steps_per_execution=3,
+    precision="float32",
+)
 
 
 def tiny_examples(count: int, seed: int) -> Examples:

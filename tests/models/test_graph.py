@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from conftest import Compose, tiny_examples
+from conftest import SMALL_RECIPE, Compose, tiny_examples
 
-from image_classification.core.config import ModelConfig, RecipeConfig
+from image_classification.core.config import ModelConfig
 from image_classification.core.errors import UserError
 from image_classification.evaluate import evaluate
 from image_classification.models import build, saved
@@ -97,25 +97,13 @@ def test_inputs_that_are_missing_or_do_not_fit_are_named_in_a_line(
     assert "\n" not in str(error.value)
 
 
-SMALL = RecipeConfig(
-    name="small",
-    epochs=2,
-    batch_size=8,
-    learning_rate=0.01,
-    schedule="one_cycle",
-    warm_up=0.25,
-    steps_per_execution=3,
-    precision="float32",
-)
-
-
 def test_moving_averages_are_resumed_bit_for_bit_and_used_for_validation() -> None:
     training, validation = tiny_examples(50, seed=0), tiny_examples(20, seed=1)
 
     def fitted(state: State | None) -> tuple[keras.Model, list[State]]:
         keras.utils.set_random_seed(1)
         model, states = built(RESIDUAL), list[State]()
-        fit(model, SMALL, 5, False, training, validation, state, states.append)
+        fit(model, SMALL_RECIPE, 5, False, training, validation, state, states.append)
         return model, states
 
     model, states = fitted(None)

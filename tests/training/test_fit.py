@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from conftest import Compose, tiny_examples
+from conftest import SMALL_RECIPE, Compose, tiny_examples
 from numpy.typing import NDArray
 
 from image_classification.core.config import ModelConfig, RecipeConfig
@@ -23,18 +23,8 @@ from image_classification.training.schedules import learning_rate
 TRAIN, VALIDATION = tiny_examples(50, seed=0), tiny_examples(20, seed=1)
 COMPILED = [False, pytest.param(True, id="xla")]
 
-# Two epochs of 7 steps: 6 of 8 examples and one of 2.
-CONSTANT = RecipeConfig(
-    name="small",
-    epochs=2,
-    batch_size=8,
-    learning_rate=0.001,
-    schedule="constant",
-    warm_up=0,
-    steps_per_execution=3,
-    precision="float32",
-)
-ONE_CYCLE = replace(CONSTANT, learning_rate=0.01, schedule="one_cycle", warm_up=0.25)
+CONSTANT = replace(SMALL_RECIPE, learning_rate=0.001, schedule="constant", warm_up=0)
+ONE_CYCLE = SMALL_RECIPE
 
 
 def small_model() -> keras.Model:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import pytest
-from conftest import tiny_examples
+from conftest import SMALL_RECIPE, tiny_examples
 from numpy.typing import NDArray
 
-from image_classification.core.config import BackboneConfig, RecipeConfig
+from image_classification.core.config import BackboneConfig
 from image_classification.core.errors import UserError
 from image_classification.training import features, phases
 from image_classification.training.checkpoint import State
@@ -20,16 +20,7 @@ from image_classification.training.fit import fit
 from image_classification.training.phases import fit_in_phases
 
 TRAIN, VALIDATION = tiny_examples(50, seed=0), tiny_examples(20, seed=1)
-RECIPE = RecipeConfig(
-    name="small",
-    epochs=4,
-    batch_size=8,
-    learning_rate=0.01,
-    schedule="one_cycle",
-    warm_up=0.25,
-    steps_per_execution=3,
-    precision="float32",
-)
+RECIPE = replace(SMALL_RECIPE, epochs=4)
 FROZEN = BackboneConfig("own", "own", 32)
 TUNED = replace(FROZEN, trainable=True, head_epochs=2)
 SAME = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
