@@ -13,7 +13,7 @@ from typing import NoReturn
 from image_classification.core import paths
 from image_classification.core.command import run_command
 from image_classification.core.config import Config
-from image_classification.core.tensorflow_log import quiet_start
+from image_classification.core.tensorflow_log import leave_out_advice_on_tracing, quiet_start
 
 STAGES = ("download", "split", "train", "evaluate", "compare")
 NEED_SPLIT = ("train", "evaluate", "compare")
@@ -53,6 +53,7 @@ def _run(stage: str, config: Config) -> int | None:
         fingerprint = import_module("image_classification.data.fingerprint")
         fingerprint.require_split(paths.SPLIT, config.data)
     if stage in NEED_TENSORFLOW:
+        leave_out_advice_on_tracing()
         with quiet_start():
             import_module("tensorflow").config.list_physical_devices()  # it looks for a GPU once
     code: int | None = import_module(f"image_classification.{stage}").main(config)

@@ -3,9 +3,13 @@
 import os
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from image_classification.core import tensorflow_log
+from image_classification.models.prediction import predict
 
 # As TensorFlow 2.21 prints them on a machine without a GPU.
 NOISE = """\
@@ -52,3 +56,28 @@ def test_a_gpu_is_a_device(tmp_path: Path, name: str, expected: bool) -> None:
     (tmp_path / name).touch()
 
     assert tensorflow_log.has_gpu(tmp_path) == expected
+
+
+def test_predictions_of_many_models_print_no_advice(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A sweep predicts with new models all the time; other warnings are shown."""
+    logger = tf.get_logger()
+    monkeypatch.setattr(logger, "propagate", True)
+    images = np.zeros((1234, 2, 2, 1), np.uint8)
+
+    def predict_with_new_models() -> None:
+        for _ in range(4):
+            predict(keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten()]), images)
+
+    predict_with_new_models()
+    assert "triggered tf.function retracing" in caplog.text  # or TensorFlow has changed
+    caplog.clear()
+    try:
+        tensorflow_log.leave_out_advice_on_tracing()
+        predict_with_new_models()
+        logger.warning("something else")
+    finally:
+        logger.filters.clear()
+
+    assert caplog.messages == ["something else"]

@@ -1,5 +1,6 @@
-"""What TensorFlow prints while it starts: on a machine without a GPU, most of it says nothing."""
+"""What TensorFlow prints of itself: while it starts, and of new models; most of it says nothing."""
 
+import logging
 import os
 import re
 import sys
@@ -15,6 +16,15 @@ SAYS_NOTHING = re.compile(
     rb"|E0000 .* failed call to cuInit"
 )
 GPUS = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev: NVIDIA's, those of Windows under WSL, AMD's
+
+
+def leave_out_advice_on_tracing() -> None:
+    """Leave out the advice not to trace functions so often: every new model is traced."""
+    logging.getLogger("tensorflow").addFilter(_is_other_advice)
+
+
+def _is_other_advice(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def has_gpu(devices: Path = Path("/dev")) -> bool:
