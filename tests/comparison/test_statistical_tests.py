@@ -332,7 +332,9 @@ def test_equal_models_differ_significantly_by_chance_alone(seeds: int) -> None:
         assert 0.45 < np.mean(values) < 0.55
 
 
-@pytest.mark.parametrize("seeds", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize(
+    "seeds", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_six_equal_models_give_no_more_false_alarms_than_promised(seeds: int) -> None:
     """With each model's own variance, 2 seeds gave any alarm in 12 % of comparisons."""
     times, level = 800, 0.05

@@ -74,6 +74,7 @@ tf.get_logger().warning("something else")
 """
 
 
+@pytest.mark.slow
 def test_predictions_of_many_models_print_no_advice() -> None:
     """A sweep predicts with new models all the time; other warnings are shown."""
     done = subprocess.run(

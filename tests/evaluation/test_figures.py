@@ -73,7 +73,7 @@ def class_names(count: int) -> list[str]:
     return [f"American_wire_haired_water_spaniel_{index}" for index in range(count)]
 
 
-@pytest.mark.parametrize("count", [2, 10, 20, 21, 100, 300])
+@pytest.mark.parametrize("count", [2, 10, 20, 21, 100, pytest.param(300, marks=pytest.mark.slow)])
 def test_the_names_of_many_classes_do_not_overlap(count: int) -> None:
     names = class_names(count)
     matrix = pd.DataFrame(np.eye(count, dtype=int), index=names, columns=names)

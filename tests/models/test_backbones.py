@@ -131,7 +131,7 @@ def test_grey_images_of_another_size_are_made_fit_in_the_model(lite: BackboneCon
     ("trainable", "learning"),
     [
         (False, 0),
-        (2, 2),
+        pytest.param(2, 2, marks=pytest.mark.slow),
         pytest.param(True, 49, marks=pytest.mark.slow),
         pytest.param(1000, 49, marks=pytest.mark.slow),
     ],

@@ -152,7 +152,7 @@ def test_data_gone_bad_in_the_cache_is_refused_and_the_hint_works(split_project:
 @pytest.mark.parametrize(
     ("number", "shell"),
     [
-        (signal.SIGTERM, "/bin/sh"),
+        pytest.param(signal.SIGTERM, "/bin/sh", marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, "/bin/bash", marks=pytest.mark.torture),
     ],
 )

@@ -130,6 +130,7 @@ def assert_all_is_there_once(server: TrackingServer, folder: Path, experiment: s
     return sum(map(len, logged.values()))
 
 
+@pytest.mark.slow
 def test_outages_in_one_run_lose_nothing_and_log_nothing_twice(
     workspace: Path,
     compose: Compose,

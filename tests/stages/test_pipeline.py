@@ -519,6 +519,7 @@ def test_a_sweep_does_not_repeat_what_another_has_trained(trained_copy: Project)
     trained_copy.must(sys.executable, "-c", load, MLFLOW_TRACKING_URI=store)
 
 
+@pytest.mark.slow
 def test_mlflow_run_trains_one_model_with_any_setting(trained_copy: Project) -> None:
     said = trained_copy.must(
         *("mlflow", "run", ".", "--env-manager", "local", "-e", "train"),

@@ -131,6 +131,7 @@ def test_files_that_mlflow_lost_come_back(
     assert contents(trained_copy.root / "mlflow.db") == before
 
 
+@pytest.mark.slow
 def test_a_copied_project_gets_a_store_of_its_own_and_leaves_the_original_alone(
     trained: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_the_seed_alone_decides_on_the_initial_weights(given_to_fit: Callable[..
         assert not np.array_equal(kernel, other_kernel)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_precision_is_quarantined(
     workspace: Path,
     compose: Compose,

@@ -22,7 +22,9 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_processes_that_start_at_once_share_one_store(tmp_path: Path, count: int) -> None:
     assert at_once(mlflow_store.connect, *[("race",)] * count) == [0] * count
 

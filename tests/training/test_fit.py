@@ -140,7 +140,9 @@ def test_the_scaling_and_the_probabilities_keep_all_digits(
 
 
 @pytest.mark.parametrize("jit_compile", COMPILED)
-@pytest.mark.parametrize("steps", [3, 1, 100])
+@pytest.mark.parametrize(
+    "steps", [3, pytest.param(1, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
+)
 def test_many_steps_at_once_come_to_what_keras_does_batch_by_batch(
     steps: int, jit_compile: bool
 ) -> None:
@@ -225,7 +227,9 @@ def imbalanced(count: int, seed: int) -> Examples:
     return Examples(images, np.where(np.arange(count) % 2, labels % 3 + 1, 0).astype(np.uint8))
 
 
-@pytest.mark.parametrize("jit_compile", COMPILED)
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, id="xla", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", ["none", "balanced"])
 @pytest.mark.parametrize("smoothing", [0, 0.2])
 def test_the_loss_of_a_step_is_the_formula_and_that_of_validation_is_plain(

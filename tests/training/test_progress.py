@@ -108,6 +108,7 @@ def fitted(config: Config, progress: bool) -> list[bytes]:
     return [weights.tobytes() for weights in model.get_weights()]
 
 
+@pytest.mark.slow
 def test_the_bar_changes_no_weight(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(compose, "model=nn")
     without = fitted(config, progress=False)
