@@ -312,6 +312,7 @@ def test_a_likely_label_error_is_found_by_its_file(tmp_path: Path, compose: Comp
     assert "file" not in table_rows(page(TWO_MODELS, [], tmp_path, compose), "The doubted")[0]
 
 
+@pytest.mark.slow
 def test_a_class_without_test_images_is_no_weak_class(tmp_path: Path, compose: Compose) -> None:
     """Classes 8 and 9 do not occur: most would think the models never find them."""
     few = TEST.labels < 8
@@ -337,6 +338,7 @@ def test_a_class_without_test_images_is_no_weak_class(tmp_path: Path, compose: C
         assert "Weakest classes by recall: 0 (100.0 %), 1 (100.0 %), 2 (100.0 %)" in card
 
 
+@pytest.mark.slow
 def test_pages_on_many_classes_name_a_few(tmp_path: Path, compose: Compose) -> None:
     classes = [f"a breed of dogs with a long name, number {index}" for index in range(100)]
     labels = np.arange(100, dtype=np.uint8)
@@ -386,6 +388,7 @@ def test_mistakes_are_captioned_with_their_files(monkeypatch: pytest.MonkeyPatch
     }
 
 
+@pytest.mark.slow
 def test_a_long_comparison_is_described_without_links() -> None:
     few, many = ({"lm": [30] * runs, "cnn": [1] * runs} for runs in (1, 200))
     short = report.comparison_note(a_comparison(few), "the-key", DATA)

@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from image_classification.tracking import mlflow_view
 
+pytestmark = pytest.mark.slow
 EXPERIMENT = "tiny"
 TIMEOUT_MS = 30_000
 STARTUP_SECONDS = 120
@@ -176,7 +177,6 @@ def test_the_link_to_the_models_compared_shows_them_side_by_side(
         expect(chosen.get_by_role("cell", name=row["model"], exact=True)).to_be_visible()
 
 
-@pytest.mark.slow
 def test_the_tables_of_the_runs_are_compared_row_by_row(
     first_page: Page, links: dict[str, str], board: dict[str, dict[str, Any]]
 ) -> None:
@@ -193,7 +193,6 @@ def test_the_tables_of_the_runs_are_compared_row_by_row(
     expect(other).to_be_visible()
 
 
-@pytest.mark.slow
 def test_two_ticked_runs_can_be_compared(
     page: Page, experiment_id: str, board: dict[str, dict[str, Any]]
 ) -> None:

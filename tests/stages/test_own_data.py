@@ -185,6 +185,7 @@ def test_each_kind_goes_through_all_stages(place: Path, compose: Compose, kind: 
         assert ("; 5 more without a label, to predict." in text) == (kind == "pixels")
 
 
+@pytest.mark.slow
 def test_the_report_and_mlflows_note_tell_what_is_in_the_data(
     place: Path, compose: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -466,6 +467,7 @@ def test_a_data_set_larger_than_the_disk_is_refused_before_decoding(
         made("folder", place / "mine")
 
 
+@pytest.mark.slow
 def test_changed_files_run_again_from_the_split_and_unchanged_ones_nothing(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

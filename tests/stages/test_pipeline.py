@@ -409,6 +409,7 @@ def test_the_reports_own_command_trains_nothing_anew(here: Project) -> None:
     assert started(said) == []
 
 
+@pytest.mark.slow
 def test_a_comparison_in_a_copy_is_logged_to_the_main_checkout_and_moves_no_alias(
     trained_copy: Project,
 ) -> None:
@@ -485,6 +486,7 @@ def sweep(project: Project, *overrides: str) -> tuple[str, list[Run]]:
     return said, list(store.search_runs([experiment.experiment_id], children))
 
 
+@pytest.mark.slow
 def test_a_sweep_has_one_parent_repeats_nothing_and_leaves_dvc_alone(trained_copy: Project) -> None:
     said, children = sweep(trained_copy, "model=tiny_lm,tiny_cnn,tiny_lm")
 

@@ -112,6 +112,7 @@ def assert_as_if_never_killed(project: Project, whole: Path, killed: Path) -> No
     assert list((project.root / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed_by_the_next(
     split_project: Project,
     empty_store: Path,

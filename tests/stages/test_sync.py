@@ -81,6 +81,7 @@ def files(client: mlflow.MlflowClient, run_id: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_another_clone_restores_every_run_from_what_dvc_holds(
     trained: Project, trained_copy: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def copied_store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPa
     return copy
 
 
+@pytest.mark.slow
 def test_a_copied_store_is_set_aside_and_nothing_is_written_where_it_was(
     tmp_path: Path,
     empty_store: Path,

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-PREDICTION_BATCH = 1000  # images at once; any number gives the same results
+PREDICTION_BATCH = 1000  # images at once; any number gives the same results but for rounding
 LARGEST_OUTPUT = 2**26  # numbers that a layer gives for these images: 256 MiB
 READ = 2**27  # bytes of images that are in memory at once
 
