@@ -41,7 +41,9 @@ def inspect(source: Path | NDArray[Any]) -> Found:
         grey = source.ndim == 2 or source.shape[2] == 1
         return Found(source.shape[1], source.shape[0], "L" if grey else "RGB")
     with _opened(source) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations that swap the sides
+        # PNG's own getexif() decodes all pixels, since EXIF may stand after them.
+        exif = Image.Image.getexif(image)
+        turned = exif.get(0x0112, 1) >= 5  # EXIF orientations that swap the sides
         width, height = image.size[::-1] if turned else image.size
         return Found(width, height, image.mode)
 
@@ -106,7 +108,8 @@ def _cause(error: Exception) -> str:
 def _pixels(
     image: Image.Image, height: int, width: int, channels: int, resize: str
 ) -> NDArray[np.uint8]:
-    image = _plain(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+    ImageOps.exif_transpose(image, in_place=True)
+    image = _plain(image).convert("L" if channels == 1 else "RGB")
     size, method = (width, height), Image.Resampling.BICUBIC
     if image.size != size:
         if resize == "pad":
