@@ -148,6 +148,7 @@ def fixed_params(data: str, models: list[str], **recipe: object) -> dict[str, An
     params["data"]["path"] = "images"  # DVC takes no null for a path
     params["recipe"] |= {"name": "fast", **recipe}
     params["augmentation"]["name"] = "none"
+    params["promotion"]["name"] = "default"
     return dict(params)
 
 
@@ -354,7 +355,7 @@ def copy_project(root: Path) -> Project:
         capture_output=True,
         check=True,
     )
-    left_out = ("reports/", "evaluations/", "studies/", "dvc.lock")
+    left_out = ("reports/", "evaluations/", "promotions/", "studies/", "dvc.lock")
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file() and not name.startswith(left_out):
             (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,8 @@ PACKAGE = "image_classification"
 MODULES = (
     *("comparison/contributions", "comparison/error_analysis", "comparison/leaderboard"),
     *("comparison/statistical_tests", "comparison/verdict", "comparison/verdict_text"),
-    *("data/splits", "evaluation/metrics", "tracking/provenance"),
+    *("data/splits", "evaluation/metrics", "promotion/gate", "promotion/paired"),
+    "tracking/provenance",
     *("training/batches", "training/checkpoint", "training/fit", "training/schedules"),
 )
 ENOUGH, ENOUGH_EACH = 90, 85  # percent caught: of all mutants, and of those of any module

@@ -22,6 +22,9 @@ USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage 
        image-classification STAGE --help                its settings
        image-classification sync                        upload to MLflow what it does not have
        image-classification links                       where MLflow's pages show the runs
+       image-classification promote [MODEL|VERSION]     make it champion, if the gate lets it pass
+       image-classification rollback [--to N]           make an earlier champion champion again
+       image-classification history                     every decision about the champion
 stages: {", ".join(STAGES)}"""
 
 
@@ -34,8 +37,8 @@ def main() -> None:
         run_command(name, partial(_run, name))
     if sys.argv[1:] == ["sync"]:
         import_module("image_classification.sync").main()
-    elif name == "links":
-        import_module("image_classification.links").main()
+    elif name in ("links", "promote", "rollback", "history"):
+        import_module(f"image_classification.{name}").main()
     elif name in ("-h", "--help"):
         print(USAGE)
     else:

@@ -1,11 +1,12 @@
-"""Stage `compare`: all runs of the pipeline side by side, the verdict, and the champion.
+"""Stage `compare`: all runs of the pipeline side by side, the verdict, and the candidate.
 
 Models enter MLflow's registry here, as versions of one registered model per data set. The alias of
-a model's name is its best run by validation; `champion` is the best run of the model that is best
-by its mean over all runs.
+a model's name is its best run by validation; `candidate` is the best run of the model that is best
+by its mean over all runs. Whether it becomes `champion`, the promotion gate decides.
 """
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,31 +28,44 @@ from image_classification.core.files import atomic_folder
 from image_classification.data.arrays import Split
 from image_classification.data.fingerprint import require_split
 from image_classification.evaluation import metrics
+from image_classification.promotion import decisions, records, telling, words
+from image_classification.promotion.candidates import Candidate
+from image_classification.promotion.decisions import Question
 from image_classification.reporting import data_gallery, data_sheet, gallery, report
 from image_classification.reporting.data_sheet import DataSheet
 from image_classification.reporting.gallery import Picture
 from image_classification.reporting.report import Links
-from image_classification.tracking import event_log, live_run, mlflow_pages, provenance
+from image_classification.tracking import (
+    event_log,
+    live_run,
+    mlflow_pages,
+    mlflow_promotions,
+    provenance,
+)
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_store import UnreachableError
 from image_classification.tracking.outbox import upload
 
-CHAMPION = "champion"
+CANDIDATE = "candidate"
 IDS = "MLflow's run ids are those of the store that this page was made with; another gives others."
 REGISTERED_MODEL = (
-    "Classifiers of the data set {name}, one version per run. `champion` is the best run of the "
-    "model with the best mean validation {metric}; the alias of a model's name is the best run of "
-    "that model. Load one with `mlflow.pyfunc.load_model('models:/{name}@champion')`; it takes "
+    "Classifiers of the data set {name}, one version per run. `candidate` is the best run of the "
+    "model with the best mean validation {metric}; `champion` is the last one that the promotion "
+    "gate let pass; the alias of a model's name is the best run of that model. Load one with "
+    "`mlflow.pyfunc.load_model('models:/{name}@champion')`; it takes "
     "uint8 images with pixels from 0 to 255 as they are, not scaled. The latest run `comparison` "
     "of the experiment says which model is better, and how certain that is."
 )
 
 
 def main(config: Config) -> int:
-    """Compare the runs of all models and seeds, and log the comparison to MLflow."""
-    champion, *_ = compare(config).entries
-    print(f"champion by validation: {champion.name}; see {paths.REPORTS}/index.html")
-    return upload(*paths.stage_folders(config.models, config.seeds))
+    """Compare the runs of all models and seeds, log it to MLflow, and ask the promotion gate."""
+    best, *others = compare(config).entries
+    print(f"best by validation: {best.name}; see {paths.REPORTS}/index.html")
+    code = upload(*paths.stage_folders(config.models, config.seeds))
+    if not paths.is_copy():  # an experiment that is not applied changes no champion
+        code = max(code, _ask_gate(config, best, 1 + len(others)))
+    return code
 
 
 def compare(config: Config) -> Comparison:
@@ -78,6 +92,23 @@ def compare(config: Config) -> Comparison:
         )
         event_log.write(folder, _events(compared, cards, commit, settings, known))
     return compared
+
+
+def _ask_gate(config: Config, best: Entry, chosen_from: int) -> int:
+    """Decide whether the best run becomes champion, and tell MLflow; an exit code as of upload."""
+    name = config.data.dataset
+    candidate = Candidate(best.model, best.seed, best.run)
+    version = mlflow_promotions.versions(name, [best.run]).get(best.run)
+    question = Question(candidate, version, chosen_from, reason=None, command="compare")
+    outcome = decisions.decide(question, config)
+    print(words.outcome(outcome, best.name))
+    if outcome.decision == decisions.UNMEASURED:
+        # In a process of its own, since it takes TensorFlow, which no comparison needs.
+        settings = [word for word in sys.argv[1:] if not word.startswith(("hydra.", "-"))]
+        promote = [sys.executable, "-m", "image_classification", "promote", best.run]
+        subprocess.run([*promote, *settings], check=False)
+    told = telling.told(records.read(name))
+    return mlflow_promotions.tell(name, told.champion, told.tags, told.texts)
 
 
 def _judge(config: Config, split: Split) -> Comparison:
@@ -212,4 +243,4 @@ def _events(
 
 def _aliases(entries: Sequence[Entry]) -> dict[str, str]:
     best = {model: runs[0].run for model, runs in leaderboard.by_model(entries).items()}
-    return {**best, CHAMPION: entries[0].run}
+    return {**best, CANDIDATE: entries[0].run}

@@ -50,6 +50,7 @@ class Evaluation:
     metrics: `test_…` and `validation_…` of metrics.classification, and `robustness_…`, the mean
         accuracy over the strengths of each kind in corruptions.
     probabilities: float32 (n, classes), of the test images in their order.
+    validation: as `probabilities`, of the validation images.
     robustness: columns corruption, strength (0 for clean images), accuracy (0 to 1).
     costs: parameters, model_bytes (of the file), fit_seconds, and `microseconds_batch_…`, the time
         per image in batches of that size.
@@ -58,6 +59,7 @@ class Evaluation:
 
     metrics: dict[str, float]
     probabilities: NDArray[np.float32]
+    validation: NDArray[np.float32]
     robustness: pd.DataFrame
     costs: dict[str, float]
     unlabelled: NDArray[np.float32] | None
@@ -79,6 +81,7 @@ def evaluate(config: Config) -> Evaluation:
     names = split.names("test")
     with atomic_folder(Path(config.output_dir)) as folder:
         _write_tables(evaluation, split.test, split.classes, names, folder)
+        _write_predictions(evaluation, split, names, folder)
         _write_unlabelled(evaluation, split, folder)
         (folder / "figures").mkdir()
         _draw_evaluation(evaluation, split, names, config.model.name, folder / "figures")
@@ -128,6 +131,7 @@ def _measure(model: keras.Model, split: Split, training_costs: dict[str, float])
             **{f"robustness_{kind}": float(accuracy) for kind, accuracy in means.items()},
         },
         probabilities=test,
+        validation=validation,
         robustness=robustness,
         costs={**training_costs, **_latencies(model, split.test.images)},
         unlabelled=None if unlabelled is None else predict(model, unlabelled),
@@ -180,12 +184,6 @@ def _write_tables(
     evaluation.robustness.to_csv(folder / paths.ROBUSTNESS_FILE, index=False)
     labels, probabilities = np.asarray(test.labels), evaluation.probabilities
     predicted = probabilities.argmax(axis=1)
-    predictions = _predictions(probabilities, classes, names)
-    predictions.insert(
-        len(predictions.columns) - len(classes) - 1, "actual", np.take(classes, labels)
-    )
-    (folder / paths.PREDICTIONS).mkdir()
-    predictions.to_csv(folder / paths.TEST_FILE, index_label="example")
     per_class = metrics.per_class(labels, predicted, classes)
     per_class.to_csv(folder / paths.PER_CLASS_FILE, index=False)
     matrix = metrics.confusion_matrix(labels, predicted, classes)
@@ -195,6 +193,24 @@ def _write_tables(
     for name, table in (("per_class", per_class), ("mistakes", mistakes)):
         # The format of mlflow.log_table, which itself would append to a table that is there.
         table.to_json(folder / paths.TABLES / f"{name}.json", orient="split", index=False)
+
+
+def _write_predictions(
+    evaluation: Evaluation, split: Split, names: Sequence[str], folder: Path
+) -> None:
+    """The predictions for labelled images: of test for the comparison, of validation for the gate.
+
+    Validation images have no names here, since each seed may hold out others.
+    """
+    (folder / paths.PREDICTIONS).mkdir()
+    for file, labels, probabilities, named in (
+        (paths.TEST_FILE, split.test.labels, evaluation.probabilities, names),
+        (paths.VALIDATION_FILE, split.validation.labels, evaluation.validation, ()),
+    ):
+        table = _predictions(probabilities, split.classes, named)
+        actual = np.take(split.classes, np.asarray(labels))
+        table.insert(len(table.columns) - len(split.classes) - 1, "actual", actual)
+        table.to_csv(folder / file, index_label="example")
 
 
 def _predictions(

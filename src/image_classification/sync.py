@@ -1,7 +1,7 @@
 """Command `image-classification sync`: upload to MLflow what it does not have.
 
-After an outage that is what waits in the outbox. After the loss of the database, or in another
-clone after `dvc pull`, it is every run whose folder is there.
+After an outage that is what waits in the outbox, and decisions about the champion. After the loss
+of the database, or in another clone after `dvc pull`, it is every run whose folder is there.
 """
 
 import os
@@ -12,7 +12,8 @@ from typing import NoReturn
 from image_classification.core import paths
 from image_classification.core.command import one_line_errors
 from image_classification.core.errors import UserError
-from image_classification.tracking import event_log, run_folder
+from image_classification.promotion import records, telling
+from image_classification.tracking import event_log, mlflow_promotions, run_folder
 from image_classification.tracking.outbox import upload
 
 
@@ -24,9 +25,12 @@ def main() -> NoReturn:
 
 
 def sync() -> int:
-    """Upload the event logs of all folders of the project; the exit code of outbox.upload."""
+    """Upload the event logs of all folders, and all promotions; the exit code of outbox.upload."""
     folders = [*_unfinished(), *paths.logged_folders()]
     code = upload(*folders, keep=False)
+    for name in records.names():
+        told = telling.told(records.read(name))
+        code = max(code, mlflow_promotions.tell(name, told.champion, told.tags, told.texts))
     if code == 0:
         print(f"MLflow has the event logs of all {len(folders)} folders")
     return code

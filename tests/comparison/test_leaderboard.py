@@ -201,7 +201,7 @@ def test_the_page_shows_the_columns_of_runs_and_the_published_accuracies() -> No
 
     page = leaderboard.markdown([entry], "Title", "Note.", {"abc": "http://host/#/runs/id"})
 
-    assert page.startswith("# Title\n\nChampion by validation: **cnn-0**. Note.\n\n| run |")
+    assert page.startswith("# Title\n\nBest by validation: **cnn-0**. Note.\n\n| run |")
     heads, rule, row = (line.split("|")[1:-1] for line in page.splitlines()[-3:])
     assert len(heads) == len(rule) == len(row)
     cells = {head.strip(): cell.strip() for head, cell in zip(heads, row, strict=True)}

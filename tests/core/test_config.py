@@ -50,8 +50,9 @@ def test_a_mistyped_setting_of_a_model_for_the_fast_recipe_is_refused(compose: C
 def test_a_model_may_not_take_an_alias_of_the_registry(compose: Compose) -> None:
     config = compose("model=lm").model
 
-    with pytest.raises(UserError, match=r"model\.name: must be none of champion"):
-        replace(config, name="champion")
+    for name in ("champion", "candidate", "Latest", "v3", "3"):
+        with pytest.raises(UserError, match=r"model\.name: must be none of champion"):
+            replace(config, name=name)
 
 
 def test_the_command_line_wins_over_params_yaml_and_params_yaml_over_conf() -> None:
@@ -115,6 +116,11 @@ def test_the_params_yaml_of_this_project_composes_with_each_of_its_models() -> N
         ("recipe.label_smoothing=1", "recipe.label_smoothing: must be from 0 to below 1, got 1.0"),
         ("model.dropout=1", "model.dropout: must be from 0 to below 1, got 1.0"),
         ("model.family=a/b", "model.family: must be of letters, digits, spaces, _ and -, got a/b"),
+        ("promotion.gate=x", "promotion.gate: must be evidence or none, got x"),
+        ("promotion.margin=101", "promotion.margin: must be from -100 to 100 points, got 101.0"),
+        ("promotion.cheaper=0", "promotion.cheaper: must be above 0 and below 100, got 0.0"),
+        ("promotion.floors.accuracy=2", "promotion.floors.accuracy: must be from 0 to 1, got 2.0"),
+        ("promotion.floors.megabytes=0", "promotion.floors.megabytes: must be above 0, got 0.0"),
         ("data.validation_examples=0", "data.validation_examples: must be at least 1, got 0"),
         ("seed=-1", "seed: must be from 0 to 4294967295, got -1"),
         ("~model.layers.hidden.type", "model.layers.hidden: needs a type"),

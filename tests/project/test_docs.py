@@ -194,6 +194,13 @@ def image_classification(words: list[str], tree: Tree) -> None:
     hydra(overrides, tree)
 
 
+def promotion(words: list[str], tree: Tree) -> None:
+    from image_classification import promote, rollback  # they take seconds
+
+    command, *arguments = words
+    {"promote": promote, "rollback": rollback}[command].parser().parse_args(arguments)
+
+
 def mlflow(words: list[str], tree: Tree) -> None:
     import click
     import mlflow.cli  # takes seconds
@@ -258,7 +265,14 @@ COMMANDS = (
     Command(r"dvc plots show( .*)?", dvc, RUN),
     Command(r"dvc exp (run|show|apply)( .*)?", dvc, RUN),
     Command(r"hydra .*", hydra, RUN),
-    Command(r"image-classification .*", image_classification, RUN),
+    Command(r"image-classification (?!(promote|rollback|history)\b).*", image_classification, RUN),
+    Command(r"image-classification history", no_words, RUN),
+    Command(r"image-classification promote --dry-run", promotion, RUN),
+    Command(
+        r"image-classification (rollback.*|promote(?! --dry-run$).*)",
+        promotion,
+        "it changes the champion, or is refused",
+    ),
     Command(r"mlflow run .*", mlflow, RUN),
     Command(r"mlflow models serve .* --port \d+", mlflow, SERVE),
     Command(r"pytest tests/\S+( -k \S+)?", pytest_paths, RUN),

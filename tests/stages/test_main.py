@@ -44,7 +44,7 @@ def test_the_usage_names_every_command(
 
     assert (code, errors) == (0, "")
     assert out == door.USAGE + "\n"
-    for command in (*door.STAGES, "sync"):
+    for command in (*door.STAGES, "sync", "promote", "rollback", "history"):
         assert command in out
 
 

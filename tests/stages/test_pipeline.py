@@ -148,8 +148,9 @@ def test_the_registry_names_the_present_models_and_the_champion(trained: Project
     for name in ("tiny_lm", "tiny_cnn"):
         version = store.get_model_version_by_alias("tiny", name)
         assert version.run_id == runs(trained)[f"{name}-0"].info.run_id
-    champion = str(store.get_model_version_by_alias("tiny", "champion").run_id)
-    assert client(trained).get_run(champion).data.tags[RUN_KEY] == best["run"]
+    for alias in ("candidate", "champion"):  # the first champion has nobody to beat
+        run_id = str(store.get_model_version_by_alias("tiny", alias).run_id)
+        assert client(trained).get_run(run_id).data.tags[RUN_KEY] == best["run"]
     assert len(store.search_model_versions("name = 'tiny'")) == 2
 
     mlflow.set_tracking_uri(f"sqlite:///{trained.root / 'mlflow.db'}")
@@ -339,12 +340,17 @@ EVALUATED = {f"evaluate@{name}" for name in NAMES}
         ("conf/augmentation/light.yaml", {"shift": 0.2}, set()),
         ("conf/data/tiny.yaml", {"split_seed": 43}, {"split", "compare"}),
         ("params.yaml", {"compare.metric": "f1_macro"}, {"compare"}),
+        ("params.yaml", {"promotion.name": "none"}, {"compare"}),
+        ("params.yaml", {"promotion.margin": -0.5}, {"compare"}),
+        ("conf/promotion/default.yaml", {"floors.accuracy": 0.9}, {"compare"}),
+        ("conf/promotion/none.yaml", {"margin": -1}, set()),
         ("params.yaml", {"data.split_per_seed": True}, TRAINED | EVALUATED),
         ("conf/data/tiny.yaml", {"mirrors": []}, {"split", "compare"}),  # which is the same again
         (f"{CODE}/models/build.py", "# a comment\n", TRAINED | EVALUATED),
         (f"{CODE}/training/fit.py", "# a comment\n", TRAINED),
         (f"{CODE}/evaluation/latency.py", "# a comment\n", EVALUATED | {"compare"}),
         (f"{CODE}/reporting/templates/report.html.j2", "\n", {"compare"}),
+        (f"{CODE}/promotion/gate.py", "# a comment\n", {"compare"}),
         (f"{CODE}/formats/decode.py", "# a comment\n", {"download", "split"}),
         (f"{CODE}/sources/mirrors.py", "# a comment\n", set()),  # what it fetches is checked
         (f"{CODE}/tracking/uploader.py", "# a comment\n", set()),
@@ -385,15 +391,18 @@ def test_the_registry_follows_the_parameters_there_and_back(trained_copy: Projec
     (worst,) = (name for name in PARAMETERS if before[name] != before["champion"])
 
     trained_copy.set("params.yaml", "models", [worst])
+    trained_copy.set("params.yaml", "promotion.gate", "none")
     data = trained_copy.root / "conf/data/tiny.yaml"
     described = yaml.safe_load(data.read_text())
     del described["published"]  # a data set's file need not have it
     data.write_text(yaml.safe_dump(described))
     # The split is made from the whole description; that it is the same again, nothing is trained.
     assert started(trained_copy.must("dvc", "repro")) == ["split", "compare"]
-    assert aliases(trained_copy) == {**before, "champion": before[worst]}
+    moved = dict.fromkeys(("candidate", "champion"), before[worst])
+    assert aliases(trained_copy) == {**before, **moved}
 
     trained_copy.restore()
+    trained_copy.set("params.yaml", "promotion.gate", "none")
     assert started(trained_copy.must("dvc", "repro")) == ["compare"]  # DVC's cache does not answer
     assert aliases(trained_copy) == before
 
@@ -432,6 +441,7 @@ def test_a_changed_model_reruns_its_own_stages_and_the_old_one_comes_from_the_ca
 ) -> None:
     project = split_project
     project.set("params.yaml", "models", ["tiny_lm"])
+    project.set("params.yaml", "promotion.gate", "none")
     project.must("git", "commit", "--quiet", "--all", "--message", "one model")
     project.must("dvc", "repro")
     before = aliases(project)

@@ -186,6 +186,9 @@ def test_train_and_evaluate_agree(workspace: Path, compose: Compose) -> None:
     predictions = pd.read_csv("evaluations/tiny_cnn-0/predictions/test.csv", index_col="example")
     hits = (predictions["actual"] == predictions["predicted"]).mean()
     assert hits == pytest.approx(accuracy)
+    held_out = pd.read_csv("evaluations/tiny_cnn-0/predictions/validation.csv")
+    held_out_hits = (held_out["actual"] == held_out["predicted"]).mean()
+    assert held_out_hits == pytest.approx(evaluation.metrics["validation_accuracy"])
     np.testing.assert_allclose(
         predictions.filter(like="probability_").to_numpy(), evaluation.probabilities, rtol=1e-6
     )

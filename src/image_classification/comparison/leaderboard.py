@@ -132,7 +132,7 @@ def entry(result: Result, published: Mapping[str, Sequence[float]]) -> Entry:
 
 
 def ranked(entries: Iterable[Entry], metric: str = "accuracy") -> list[Entry]:
-    """Best model first, and the best run of each model first; the very first is the champion.
+    """Best model first, and the best run of each model first; the very first is the candidate.
 
     Models rank by the mean validation score of their runs, then by the mean validation loss. By
     its best run alone, a lucky model would rank above a better one. Test scores do not count.
@@ -187,7 +187,7 @@ def markdown(
     """The leaderboard as a page.
 
     Args:
-        entries: in the order to show; the first is the champion.
+        entries: in the order to show; the first is the best.
         title: of the page.
         note: a line on how the results were obtained.
         addresses: of MLflow's pages of the runs, by the runs' keys; `references` has to follow.
@@ -199,7 +199,7 @@ def markdown(
     lines = [
         f"# {title}",
         "",
-        f"Champion by validation: **{entries[0].name}**. {note}",
+        f"Best by validation: **{entries[0].name}**. {note}",
         "",
         _line(heads),
         "|".join(["", "---", *["--:"] * (len(shown) + 1), "---", ""]),

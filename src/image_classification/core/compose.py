@@ -14,7 +14,7 @@ from image_classification.core import paths, readers
 from image_classification.core.config import Config, flatten
 from image_classification.core.errors import UserError, explain, rejected
 
-GROUPS = ("data", "recipe", "augmentation", "model")  # the folders of conf/
+GROUPS = ("data", "recipe", "augmentation", "model", "promotion")  # the folders of conf/
 SETTINGS_HINT = "fix it; docs/settings.md lists the settings"
 
 

@@ -146,9 +146,9 @@ class ModelConfig:
     backbone: BackboneConfig | None = None  # what comes before the layers
 
     def __post_init__(self) -> None:
-        # Models are addressed by their names in the registry, beside `champion`.
-        taken = self.name == "champion" or re.fullmatch(r"latest|v\d+", self.name, re.IGNORECASE)
-        _require(not taken, "model.name", "none of champion, latest, v1, v2, ...", self)
+        # Models are addressed by their names in the registry, beside `champion` and `candidate`.
+        taken = re.fullmatch(r"champion|candidate|(?i:latest|v?\d+)", self.name)
+        _require(not taken, "model.name", "none of champion, candidate, latest, v1, 1, ...", self)
         named = re.fullmatch(FAMILY, self.family)
         _require(bool(named), "model.family", "of letters, digits, spaces, _ and -", self)
         _require(0 <= self.dropout < 1, "model.dropout", "from 0 to below 1", self)
@@ -232,6 +232,43 @@ class CompareConfig:
 
 
 @dataclass
+class FloorsConfig:
+    """The least that is asked of any candidate, on validation; None: anything goes."""
+
+    accuracy: float | None = None  # 0 to 1, as are the next two
+    worst_class_recall: float | None = None
+    calibration_error: float | None = None  # at most
+    microseconds: float | None = None  # for one image, at most
+    megabytes: float | None = None  # of the model's file, at most
+
+    def __post_init__(self) -> None:
+        for key in ("accuracy", "worst_class_recall", "calibration_error"):
+            share = getattr(self, key)
+            within = share is None or 0 <= share <= 1
+            _require(within, f"promotion.floors.{key}", "from 0 to 1", self)
+        for key in ("microseconds", "megabytes"):
+            most = getattr(self, key)
+            _require(most is None or most > 0, f"promotion.floors.{key}", "above 0", self)
+
+
+@dataclass
+class PromotionConfig:
+    """When a candidate becomes champion (conf/promotion/)."""
+
+    name: str
+    gate: str  # evidence, none
+    margin: float  # in points: the lower bound of the difference must be above it
+    cheaper: float  # per cent less time for a prediction, which is a reason to change
+    floors: FloorsConfig = field(default_factory=FloorsConfig)
+
+    def __post_init__(self) -> None:
+        gates = ("evidence", "none")
+        _require(self.gate in gates, "promotion.gate", " or ".join(gates), self)
+        _require(-100 <= self.margin <= 100, "promotion.margin", "from -100 to 100 points", self)
+        _require(0 < self.cheaper < 100, "promotion.cheaper", "above 0 and below 100", self)
+
+
+@dataclass
 class Config:
     """All settings of a stage."""
 
@@ -244,6 +281,7 @@ class Config:
     seed: int
     output_dir: str
     compare: CompareConfig
+    promotion: PromotionConfig
 
     def __post_init__(self) -> None:
         seeds = all(0 <= seed < 2**32 for seed in self.seeds)

@@ -17,6 +17,7 @@ SPLIT = Path("data/split")
 RUNS = Path("runs")
 EVALUATIONS = Path("evaluations")
 REPORTS = Path("reports")
+PROMOTIONS = Path("promotions")  # the records of decisions, which Git keeps
 
 # In the main checkout (`home`), also for the copies that experiments run in.
 CHECKPOINTS = Path("checkpoints")
@@ -33,8 +34,9 @@ EVENTS_FILE = "events.jsonl"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
 PER_CLASS_FILE = "per_class.csv"
-PREDICTIONS = "predictions"  # a folder: those of the test images, and of images without labels
+PREDICTIONS = "predictions"  # a folder: of test and validation images, and of those without labels
 TEST_FILE = f"{PREDICTIONS}/test.csv"
+VALIDATION_FILE = f"{PREDICTIONS}/validation.csv"
 UNLABELLED_FILE = f"{PREDICTIONS}/unlabelled.csv"
 SUBMISSION_FILE = f"{PREDICTIONS}/submission.csv"
 ROBUSTNESS_FILE = "robustness.csv"

@@ -17,7 +17,7 @@ SETTINGS = {  # by stage; one that ends in a dot stands for all of its group
     "split": _SPLIT,
     "train": (*_RUN, "recipe.", "augmentation.", "model.", *_SPLIT, "data.split_per_seed"),
     "evaluate": (*_RUN, *_SPLIT, "data.split_per_seed"),
-    "compare": ("models", "seeds", "recipe.name", *_SPLIT, "data.published"),
+    "compare": ("models", "seeds", "recipe.name", *_SPLIT, "data.published", "promotion."),
 }
 WIDEST = 24  # characters of a value that are shown
 FLAGS = "--cfg job: all values; -m: a sweep (model=nn,cnn); --hydra-help: Hydra's other flags"

@@ -1,0 +1,28 @@
+"""Command `image-classification history`: every decision about the champion."""
+
+import os
+import sys
+from typing import NoReturn
+
+from image_classification.core import paths
+from image_classification.core.command import one_line_errors
+from image_classification.core.compose import compose
+from image_classification.promotion import records, words
+
+
+def main() -> NoReturn:
+    """Run the command; settings such as `data.name` may follow."""
+    with one_line_errors():
+        os.chdir(paths.project_root())
+        print(history(compose(*sys.argv[2:]).data.dataset))
+        sys.exit()
+
+
+def history(name: str) -> str:
+    """A line for each decision, oldest first, the one that made the champion marked by a star.
+
+    Raises:
+        UserError: the records are damaged.
+    """
+    known = records.read(name)
+    return words.history(known) if known else f"{records.file_of(name)}: no decision yet"

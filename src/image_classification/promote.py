@@ -1,0 +1,129 @@
+"""Command `image-classification promote`: ask the gate whether a run becomes champion."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from image_classification.core import paths, readers
+from image_classification.core.command import one_line_errors
+from image_classification.core.compose import compose, require_small_files
+from image_classification.core.config import Config
+from image_classification.core.errors import UserError
+from image_classification.core.tensorflow_log import leave_out_advice_on_tracing, quiet_start
+from image_classification.promotion import candidates, decisions, records, telling, words
+from image_classification.promotion.candidates import Candidate
+from image_classification.promotion.decisions import REPEATED, Outcome, Question
+from image_classification.promotion.evidence import Held, Side
+from image_classification.promotion.records import Judged
+from image_classification.tracking import mlflow_promotions
+
+REFUSED = 3  # exit code: the gate did not let it pass
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    with one_line_errors():
+        asked = parser().parse_args(sys.argv[2:])
+        os.chdir(paths.project_root())
+        require_small_files()
+        settings = [word for word in asked.words if "=" in word]
+        named = [word for word in asked.words if "=" not in word]
+        if len(named) > 1:
+            raise UserError(f"{' '.join(named)}: one model or version at a time")
+        config = compose(*settings)
+        sys.exit(promote(config, named[0] if named else None, asked.reason, asked.dry_run))
+
+
+def promote(config: Config, named: str | None, reason: str | None, dry_run: bool) -> int:
+    """Decide whether a run of the last comparison becomes champion, and tell MLflow.
+
+    Args:
+        config: of the project.
+        named: the version, the model, the run or its key; None for the best by validation.
+        reason: a person's, to promote what is no worse; None without one.
+        dry_run: decide, and keep and tell nothing.
+
+    Returns:
+        The exit code: 0; REFUSED; or that of outbox.upload, if MLflow could not be told.
+
+    Raises:
+        UserError: there is no such run, or a file is missing or damaged.
+    """
+    if paths.is_copy():
+        raise UserError("this is an experiment's copy of the project: promote in the original")
+    name = config.data.dataset
+    compared = candidates.compared()
+    candidate = _find(name, compared, named)
+    version = mlflow_promotions.versions(name, [candidate.key]).get(candidate.key)
+    reason = records.one_line(reason)
+    question = Question(candidate, version, len(compared), reason, "promote")
+
+    def measure(judged: Judged, held: Held) -> Side:
+        return _measure(name, judged, held)
+
+    outcome = decisions.decide(question, config, measure, dry_run)
+    print(f"{'dry run: ' if dry_run else ''}{words.outcome(outcome, candidate.run)}")
+    told = 0 if dry_run else _tell(name)
+    return REFUSED if _is_refused(outcome) else told
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser("image-classification promote", description=__doc__)
+    made.add_argument(
+        "words",
+        nargs="*",
+        metavar="MODEL|VERSION|SETTING=VALUE",
+        help="a run of the last comparison (the best by validation); settings of promotion",
+    )
+    made.add_argument("--reason", help="why a model that is no worse should become champion")
+    made.add_argument("--dry-run", action="store_true", help="decide, and change nothing")
+    return made
+
+
+def _find(name: str, compared: list[Candidate], named: str | None) -> Candidate:
+    if named is None:
+        return compared[0]
+    if not named.isdecimal():
+        return candidates.named(compared, named)
+    key = mlflow_promotions.key_of(name, int(named))
+    if key not in {candidate.key for candidate in compared}:
+        raise UserError(
+            f"version {named} is not among the runs compared last: `image-classification rollback` "
+            "makes an earlier champion champion again"
+        )
+    return candidates.named(compared, key)
+
+
+def _measure(name: str, judged: Judged, held: Held) -> Side:
+    """A champion on examples that it was not judged on before."""
+    print(f"measuring {judged.run} on the validation examples of now")
+    leave_out_advice_on_tracing()
+    with quiet_start():  # TensorFlow takes seconds to import, and this alone needs it
+        from image_classification.promotion import measuring
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = _trained_here(judged) or mlflow_promotions.download(name, judged.key, Path(scratch))
+        return measuring.measure(judged, path, held)
+
+
+def _trained_here(judged: Judged) -> Path | None:
+    """The file of its model, if its folder still holds this very run."""
+    folder = paths.RUNS / judged.run
+    try:
+        training = readers.read_training(folder / paths.TRAINING_FILE, "")
+    except UserError:
+        return None
+    return folder / paths.MODEL_FILE if training["run"] == judged.key else None
+
+
+def _tell(name: str) -> int:
+    told = telling.told(records.read(name))
+    return mlflow_promotions.tell(name, told.champion, told.tags, told.texts)
+
+
+def _is_refused(outcome: Outcome) -> bool:
+    return outcome.decision in (records.REFUSED, REPEATED)

@@ -1,0 +1,128 @@
+"""The gate: evidence in, a decision out. No worse is not enough: there must be a reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from image_classification.core.config import PromotionConfig
+from image_classification.promotion.paired import Paired
+
+SIGNIFICANCE = 0.05  # an adjusted p-value below it counts as significant
+TIMES = ("microseconds_batch_1", "microseconds_batch_256")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a candidate and of the champion.
+
+    candidate: accuracy, worst_class_recall and calibration_error on validation (0 to 1),
+        microseconds_batch_1 and microseconds_batch_256 (for an image), model_bytes, parameters.
+    champion: the same; None without a standing champion.
+    paired: both on the same validation examples; None if there are none to compare them on.
+    chosen_from: how many runs the candidate is the best of, on these examples.
+    reason: a person's; None without one.
+    """
+
+    candidate: Mapping[str, float]
+    champion: Mapping[str, float] | None
+    paired: Paired | None
+    chosen_from: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the candidate becomes champion, and why or why not, in a sentence."""
+
+    promoted: bool
+    reason: str
+
+
+def decide(evidence: Evidence, settings: PromotionConfig) -> Decision:
+    """Decide by the rule of `settings.gate`."""
+    if settings.gate == "none":
+        return Decision(True, "without a gate, the best run by validation is champion")
+    missed = missed_floors(evidence.candidate, settings)
+    if evidence.champion is None:
+        but = f", though {' and '.join(missed)}" if missed else ""
+        return Decision(True, f"there was no champion{but}")
+    if missed:
+        return Decision(False, " and ".join(missed))
+    grounds = _grounds(evidence, settings)
+    paired = evidence.paired
+    if paired is None:
+        if evidence.reason:
+            return Decision(True, f"not compared with the champion; {grounds[-1]}")
+        return Decision(
+            False, "no validation examples to compare them on: a person may give a --reason"
+        )
+    if 100 * paired.low <= settings.margin:
+        return Decision(
+            False,
+            f"it may be worse by {-100 * paired.low:.2f} points, and the margin is "
+            f"{settings.margin:g}",
+        )
+    if not grounds:
+        return Decision(
+            False,
+            "no worse, but no reason to change: neither significantly better (adjusted "
+            f"p = {adjusted(evidence):.2g}) nor {settings.cheaper:g} % cheaper to run",
+        )
+    return Decision(True, "; ".join(grounds))
+
+
+def missed_floors(candidate: Mapping[str, float], settings: PromotionConfig) -> list[str]:
+    """What a candidate fails of the least that is asked of any, a sentence each."""
+    floors = settings.floors
+    least = {"accuracy": floors.accuracy, "worst_class_recall": floors.worst_class_recall}
+    most = {
+        "calibration_error": (floors.calibration_error, 1),
+        "microseconds_batch_1": (floors.microseconds, 1),
+        "model_bytes": (floors.megabytes, 1e6),
+    }
+    return [
+        f"its {_name(key)} of {candidate[key]:.4g} is below the floor of {floor:g}"
+        for key, floor in least.items()
+        if floor is not None and candidate[key] < floor
+    ] + [
+        f"its {_name(key)} of {candidate[key] / unit:.4g} is above the limit of {ceiling:g}"
+        for key, (ceiling, unit) in most.items()
+        if ceiling is not None and candidate[key] / unit > ceiling
+    ]
+
+
+def adjusted(evidence: Evidence) -> float:
+    """The p-value, adjusted by Bonferroni's method for the runs that the candidate is best of."""
+    assert evidence.paired is not None
+    return min(1.0, evidence.paired.p_value * evidence.chosen_from)
+
+
+def is_cheaper(
+    candidate: Mapping[str, float], champion: Mapping[str, float], percent: float
+) -> bool:
+    """Whether a prediction takes so much less time, one at a time and in batches.
+
+    Never with as many parameters: a retrained model that is measured faster was measured at a
+    better moment.
+    """
+    if candidate["parameters"] == champion["parameters"]:
+        return False
+    return all(candidate[key] <= (1 - percent / 100) * champion[key] for key in TIMES)
+
+
+def _grounds(evidence: Evidence, settings: PromotionConfig) -> list[str]:
+    """The reasons to change the champion, a person's last."""
+    assert evidence.champion is not None
+    grounds = []
+    paired = evidence.paired
+    if paired and paired.difference > 0 and adjusted(evidence) < SIGNIFICANCE:
+        grounds.append(f"significantly better (adjusted p = {adjusted(evidence):.2g})")
+    if is_cheaper(evidence.candidate, evidence.champion, settings.cheaper):
+        grounds.append(f"at least {settings.cheaper:g} % cheaper to run")
+    if evidence.reason:
+        grounds.append(f"a person's reason: {evidence.reason}")
+    return grounds
+
+
+def _name(key: str) -> str:
+    named = {"microseconds_batch_1": "µs for an image", "model_bytes": "size in MB"}
+    return named.get(key, key.replace("_", " "))

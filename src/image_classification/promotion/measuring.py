@@ -1,0 +1,43 @@
+"""A model measured on examples that it was not judged on before; imports TensorFlow."""
+
+from pathlib import Path
+
+import numpy as np
+
+from image_classification.core.errors import UserError
+from image_classification.core.files import sha256
+from image_classification.evaluation.latency import inference_microseconds
+from image_classification.models import saved
+from image_classification.models.prediction import predict
+from image_classification.promotion import evidence
+from image_classification.promotion.evidence import Held, Side
+from image_classification.promotion.records import Judged
+
+BATCHES = (1, 256)  # sizes of the batches whose inference is timed, as by `evaluate`
+
+
+def measure(judged: Judged, path: Path, held: Held) -> Side:
+    """Measure the model in a file, once its weights prove to be the run's.
+
+    Raises:
+        UserError: the file is damaged or another model's, or can't take these images.
+    """
+    hint = "give a --reason to promote without a comparison"
+    found = evidence.weights_sha256(path, hint)
+    if found != judged.weights_sha256:
+        raise UserError(f"{path} holds other weights than {judged.run}: {hint}")
+    model = saved.load(path, sha256(path))
+    images = held.examples.images
+    taken, given = tuple(model.input_shape[1:]), model.output_shape[-1]
+    if taken != tuple(images.shape[1:]) or given != len(held.classes):
+        raise UserError(f"{judged.run} takes other images or classes: {hint}")
+    probabilities = predict(model, images)
+    times = {
+        f"microseconds_batch_{size}": inference_microseconds(
+            model, np.resize(np.asarray(images[:size]), (size, *images.shape[1:]))
+        )
+        for size in BATCHES
+    }
+    costs = {"parameters": model.count_params(), "model_bytes": path.stat().st_size}
+    numbers = {**evidence.of_probabilities(held, probabilities), **costs, **times}
+    return Side(judged, held, probabilities.argmax(axis=1), numbers)

@@ -1,0 +1,58 @@
+"""What MLflow is told of the records: tags and a text for each version that they are about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from image_classification.promotion import records, words
+from image_classification.promotion.records import Record
+
+LONGEST = 1000  # characters of a tag
+PREFIX = "promotion."
+
+
+@dataclass(frozen=True)
+class Told:
+    """What MLflow is told; runs by their keys.
+
+    champion: the run; None if there is none.
+    tags: of the version of each run.
+    texts: Markdown, the end of the description of each version.
+    """
+
+    champion: str | None
+    tags: dict[str, dict[str, str]]
+    texts: dict[str, str]
+
+
+def told(known: Sequence[Record]) -> Told:
+    """What the records say, oldest first."""
+    standing = records.champion(known)
+    tags: dict[str, dict[str, str]] = {}
+    lines: dict[str, list[str]] = {}
+    for number, record in enumerate(known, start=1):
+        tags[record.to.key] = _tags(number, record)
+        for judged in filter(None, (record.to, record.from_)):
+            line = f"- {record.time}, {record.who} by {record.command}: {words.sentence(record)}"
+            lines.setdefault(judged.key, []).append(line)
+    texts = {key: "\n".join(found) for key, found in lines.items()}
+    return Told(standing.to.key if standing else None, tags, texts)
+
+
+def _tags(number: int, record: Record) -> dict[str, str]:
+    """Of the last decision about a run."""
+    values = {
+        "number": str(number),
+        "decision": record.decision,
+        "time": record.time,
+        "who": record.who,
+        "reason": record.reason,
+        "from": words.called(record.from_) if record.from_ else "none",
+        "sha256": record.to.sha256,
+    }
+    paired = record.numbers.get("paired")
+    if paired:
+        values["difference"] = f"{100 * paired['difference']:+.2f} points"
+        values["interval"] = f"{100 * paired['low']:.2f} to {100 * paired['high']:.2f} points"
+    if record.validation:
+        values["validation"] = record.validation.sha256[:12]
+    return {f"{PREFIX}{key}": value[:LONGEST] for key, value in values.items()}

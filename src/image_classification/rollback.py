@@ -1,0 +1,50 @@
+"""Command `image-classification rollback`: make an earlier champion champion again."""
+
+import argparse
+import os
+import sys
+from typing import NoReturn
+
+from image_classification.core import paths
+from image_classification.core.command import one_line_errors
+from image_classification.core.compose import compose
+from image_classification.core.errors import UserError
+from image_classification.promotion import records, rollbacks, telling, words
+from image_classification.tracking import mlflow_promotions
+
+
+def main() -> NoReturn:
+    """Run the command."""
+    with one_line_errors():
+        asked = parser().parse_args(sys.argv[2:])
+        os.chdir(paths.project_root())
+        sys.exit(rollback(compose().data.dataset, asked.to, asked.reason))
+
+
+def rollback(name: str, number: int | None, reason: str | None) -> int:
+    """Make an earlier champion champion again, without asking the gate, and tell MLflow.
+
+    Args:
+        name: of the registered model.
+        number: of the record that made it champion, as `history` counts; None for the one before.
+        reason: a person's; None without one.
+
+    Returns:
+        The exit code, as of outbox.upload.
+
+    Raises:
+        UserError: there is no such champion.
+    """
+    if paths.is_copy():
+        raise UserError("this is an experiment's copy of the project: roll back in the original")
+    print(words.sentence(rollbacks.roll_back(name, number, records.one_line(reason))))
+    told = telling.told(records.read(name))
+    return mlflow_promotions.tell(name, told.champion, told.tags, told.texts)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser("image-classification rollback", description=__doc__)
+    made.add_argument("--to", type=int, metavar="N", help="the decision in `history` (the last)")
+    made.add_argument("--reason", help="why, for the record")
+    return made
