@@ -114,7 +114,7 @@ bench-quick: $(INSTALLED)  ## the same on less data (10 minutes)
 	python benchmarks/run.py --effort quick
 
 lock: $(INSTALLED)  ## renew requirements.lock from pyproject.toml
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --group dev --extra serve --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-annotate --upgrade \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 

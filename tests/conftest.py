@@ -40,6 +40,8 @@ from image_classification.core import paths
 from image_classification.core.config import Config, RecipeConfig
 from image_classification.data import arrays, fingerprint
 from image_classification.data.arrays import Examples
+from image_classification.serving import artifact
+from image_classification.serving.artifact import Artifact
 from image_classification.tracking import mlflow_store
 
 ROOT = Path(__file__).parent.parent
@@ -212,6 +214,54 @@ def tiny_examples(count: int, seed: int) -> Examples:
         row, column = divmod(int(label), 5)
         image[4 + 12 * row : 10 + 12 * row, 1 + 5 * column : 6 + 5 * column] += 60
     return Examples(images, labels)
+
+
+@pytest.fixture
+def tiny_model(compose: Compose) -> Any:
+    """An untrained keras.Model, the same each time."""
+    return untrained(compose)
+
+
+def untrained(compose: Compose) -> Any:
+    import keras  # seconds, which only some tests need
+
+    from image_classification.models import build
+
+    keras.utils.set_random_seed(1)
+    return build.build(compose("model=tiny_cnn").model, (28, 28, 1), classes=10)
+
+
+@pytest.fixture
+def exported(once: Once, compose: Compose) -> Artifact:
+    """The artefact of that model, which tests leave as it is."""
+
+    def make(folder: Path) -> None:
+        from image_classification.serving import conversion  # needs Keras
+
+        images = tiny_examples(130, seed=5).images
+        artifact.write(conversion.convert(untrained(compose), described(folder), images))
+
+    return artifact.read(once("exported", make))
+
+
+def described(folder: Path, shape: tuple[int, int, int] = (28, 28, 1)) -> Artifact:
+    """What is known of a model before it is converted."""
+    return Artifact(
+        name="tiny",
+        model="tiny_cnn",
+        run="tiny_cnn-0",
+        key="0" * 32,
+        version=3,
+        classes=[str(digit) for digit in range(10)],
+        image_shape=shape,
+        resize="pad",
+        normalise=False,
+        engine="",
+        model_sha256="1" * 64,
+        sha256="",
+        checked={},
+        folder=folder,
+    )
 
 
 def write_idx(path: Path, array: NDArray[np.uint8]) -> None:

@@ -22,6 +22,8 @@ USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage 
        image-classification STAGE --help                its settings
        image-classification sync                        upload to MLflow what it does not have
        image-classification links                       where MLflow's pages show the runs
+       image-classification export [NAME ...]           models in the form that is served
+       image-classification predict FILE|FOLDER|- ...   what images show; --help tells more
        image-classification promote [MODEL|VERSION]     make it champion, if the gate lets it pass
        image-classification rollback [--to N]           make an earlier champion champion again
        image-classification history                     every decision about the champion
@@ -39,6 +41,11 @@ def main() -> None:
         import_module("image_classification.sync").main()
     elif name in ("links", "promote", "rollback", "history"):
         import_module(f"image_classification.{name}").main()
+    elif name == "export":
+        _start_tensorflow()
+        import_module("image_classification.export").main(sys.argv[2:])
+    elif name == "predict":
+        import_module("image_classification.predict").main(sys.argv[2:])
     elif name in ("-h", "--help"):
         print(USAGE)
     else:
@@ -56,11 +63,15 @@ def _run(stage: str, config: Config) -> int | None:
         fingerprint = import_module("image_classification.data.fingerprint")
         fingerprint.require_split(paths.SPLIT, config.data)
     if stage in NEED_TENSORFLOW:
-        leave_out_advice_on_tracing()
-        with quiet_start():
-            import_module("tensorflow").config.list_physical_devices()  # it looks for a GPU once
+        _start_tensorflow()
     code: int | None = import_module(f"image_classification.{stage}").main(config)
     return code
+
+
+def _start_tensorflow() -> None:
+    leave_out_advice_on_tracing()
+    with quiet_start():
+        import_module("tensorflow").config.list_physical_devices()  # it looks for a GPU once
 
 
 if __name__ == "__main__":

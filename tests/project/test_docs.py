@@ -31,7 +31,7 @@ from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from image_classification import mlproject
+from image_classification import mlproject, predict
 from image_classification.__main__ import STAGES
 from image_classification.core import compose as composing
 from image_classification.core import paths
@@ -156,7 +156,8 @@ def dvc(words: list[str], tree: Tree) -> None:
     parsed = parse_args(words)
     stages = yaml.safe_load((tree.root / "dvc.yaml").read_text())["stages"]
     if words[0] == "repro":
-        assert {target.partition("@")[0] for target in parsed.targets} <= stages.keys()
+        targets = {target.partition("@")[0] for target in parsed.targets}
+        assert {target for target in targets if not (ROOT / target).is_file()} <= stages.keys()
     if words[:2] == ["exp", "run"]:
         run_pipeline(parsed.set_param or [], tree)
 
@@ -190,7 +191,10 @@ def hydra(words: list[str], tree: Tree) -> None:
 
 def image_classification(words: list[str], tree: Tree) -> None:
     stage, *overrides = words
-    assert stage in (*STAGES, "sync", "links")
+    if stage == "predict":
+        predict.parse(overrides)
+        return
+    assert stage in (*STAGES, "export", "sync", "links")
     hydra(overrides, tree)
 
 

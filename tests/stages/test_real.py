@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
-from conftest import commit, copy_project, fixed_params
+from conftest import Project, commit, copy_project, fixed_params
+from PIL import Image
 
 from image_classification.tracking.mlflow_tags import RUN_KEY
 
@@ -39,3 +42,34 @@ def test_every_model_reaches_its_accuracy(tmp_path: Path) -> None:
         assert [entry.step for entry in history] == list(range(row["epochs"]))
     assert accuracy.keys() == AT_LEAST.keys()
     assert {name: value for name, value in accuracy.items() if value < AT_LEAST[name]} == {}
+    project.must("python", "-m", "image_classification", "export", "cnn")
+    assert drawn_right(project, size=10, spread=0) >= 0.975
+    assert drawn_right(project, size=8, spread=60) >= 0.97
+    assert drawn_right(project, size=3, spread=100) >= 0.96
+
+
+def drawn_right(project: Project, size: int, spread: int) -> float:
+    """How many of 500 test digits, drawn dark on a light sheet of 280 x 280 pixels, cnn knows.
+
+    Args:
+        project: which has exported cnn.
+        size: of one pixel of MNIST, in pixels.
+        spread: how far from the middle they lie, at most.
+    """
+    root, generator = project.root, np.random.default_rng(0)
+    digits = np.load(root / "data/split/test_images.npy")[:500, ..., 0]
+    labels = np.load(root / "data/split/test_labels.npy")[:500]
+    sheets = np.full((500, 280, 280), 255, np.uint8)
+    for sheet, digit in zip(sheets, digits, strict=True):
+        picture = Image.fromarray(digit).resize((28 * size,) * 2, Image.Resampling.BICUBIC)
+        ink = np.asarray(picture) > 110  # strokes with hard edges
+        top, left = (280 - 28 * size) // 2 + generator.integers(-spread, spread + 1, 2)
+        top, left = (int(np.clip(place, 0, 280 - 28 * size)) for place in (top, left))
+        sheet[top : top + 28 * size, left : left + 28 * size][ink] = 0
+    np.save(root / "sheets.npy", sheets)
+    project.must(
+        *("python", "-m", "image_classification", "predict", "sheets.npy"),
+        *("--model", "cnn", "--output", "sheets.csv"),
+    )
+    predicted = pd.read_csv(root / "sheets.csv")["predicted"]
+    return float((predicted.to_numpy() == labels).mean())

@@ -45,6 +45,7 @@ class DataConfig:
     classes: list[str] | None = None  # in the order of the labels; None: those that are found
     image_shape: list[int] | None = None  # height, width, channels; None: as the images are
     resize: str = "pad"
+    normalise: bool = False  # whether images to predict are brought to the form of MNIST
     bad_files: str = "stop"  # or skip
     validation_examples: int | None = None  # instead of the share
     validation_share: float = 0.15  # of all examples, as is `test_share`
@@ -93,6 +94,9 @@ class DataConfig:
             _require(shape, "data.image_shape", "[height, width, channels], each 1 to 65536", self)
             decoded = self.kind == "idx" or self.image_shape[2] in (1, 3)
             _require(decoded, "data.image_shape", "of 1 or 3 channels", self)
+        if self.normalise and self.image_shape is not None:
+            form = list(self.image_shape) == [28, 28, 1]
+            _require(form, "data.image_shape", "[28, 28, 1] with data.normalise", self)
         if self.classes is not None:
             distinct = 1 <= len(set(self.classes)) == len(self.classes) <= MOST_CLASSES
             _require(distinct, "data.classes", f"1 to {MOST_CLASSES} different names", self)
@@ -303,8 +307,9 @@ def _require(holds: bool, key: str, bounds: str, config: object) -> None:
 def defining(config: Config) -> dict[str, Any]:
     """The part of the configuration that defines a run, nested as in conf/."""
     values = asdict(config)
-    # Where the data lies, and what is published of it; its hash counts instead.
-    for key in ("files", "mirrors", "published", "path", "table", "bad_files"):
+    # Where the data lies, and what is published of it; its hash counts instead. And what becomes
+    # of images to predict.
+    for key in ("files", "mirrors", "published", "path", "table", "bad_files", "normalise"):
         del values["data"][key]
     if config.model.backbone is None:
         del values["model"]["backbone"]

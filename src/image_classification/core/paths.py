@@ -17,6 +17,7 @@ SPLIT = Path("data/split")
 RUNS = Path("runs")
 EVALUATIONS = Path("evaluations")
 REPORTS = Path("reports")
+EXPORTED = Path("exported")  # the artefacts that are served, one folder for each key of a run
 PROMOTIONS = Path("promotions")  # the records of decisions, which Git keeps
 
 # In the main checkout (`home`), also for the copies that experiments run in.
@@ -58,7 +59,7 @@ def stage_folders(models: Iterable[str], seeds: Iterable[int]) -> list[Path]:
 def logged_folders() -> list[Path]:
     """All folders of outputs that hold an event log, each after those that it refers to."""
     by_hand = ("multirun/*", "multirun/*/*", "outputs/*")
-    patterns = [*by_hand, f"{RUNS}/*", f"{EVALUATIONS}/*", str(REPORTS)]
+    patterns = [*by_hand, f"{RUNS}/*", f"{EVALUATIONS}/*", str(REPORTS), f"{EXPORTED}/*"]
     return [
         path.parent
         for pattern in patterns

@@ -14,6 +14,7 @@ SAYS_NOTHING = re.compile(
     rb"|I0000 .* (port|cudart_stub|cpu_feature_guard)\.cc"
     rb"|To enable the following instructions: "
     rb"|E0000 .* failed call to cuInit"
+    rb"|INFO: Created TensorFlow Lite XNNPACK delegate"
 )
 GPUS = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev: NVIDIA's, those of Windows under WSL, AMD's
 

@@ -31,7 +31,7 @@ class Found:
     mode: str
 
 
-def inspect(source: Path | NDArray[Any]) -> Found:
+def inspect(source: Path | IO[bytes] | NDArray[Any]) -> Found:
     """Read the header of an image.
 
     Raises:

@@ -1,7 +1,11 @@
 """IDX files, the format that MNIST is published in."""
 
+import gzip
 import math
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +13,7 @@ from numpy.typing import NDArray
 from image_classification.core.errors import UserError
 
 UNSIGNED_BYTE = 0x08  # the element type in an IDX header
+LARGEST_IMAGE = 2**28  # bytes of one that is read alone
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -40,3 +45,41 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             return np.fromfile(stream, np.uint8).reshape(shape)
         except ValueError as error:  # more dimensions than NumPy has
             raise UserError(f"{error}, {hint}") from error
+
+
+def is_idx(path: Path) -> bool:
+    """Whether a file, which may be gzipped, begins as an IDX file of images does."""
+    try:
+        with _opened(path) as stream:
+            head = stream.read(4)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return len(head) == 4 and head[:3] == bytes([0, 0, UNSIGNED_BYTE]) and head[3] in (3, 4)
+
+
+def stream_idx(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """The images of an IDX file, which may be gzipped, one after another.
+
+    Raises:
+        UserError: it is cut short, or damaged.
+    """
+    try:
+        with _opened(path) as stream:
+            dimensions = stream.read(4)[3]
+            count, *shape = np.frombuffer(stream.read(4 * dimensions), ">u4").tolist()
+            size = math.prod(shape)
+            if size > LARGEST_IMAGE:
+                raise UserError(f"{path}: images of {size:,} bytes, at most {LARGEST_IMAGE:,}")
+            for number in range(count):
+                pixels = stream.read(size)
+                if len(pixels) < size:
+                    raise UserError(
+                        f"{path} is cut short after {number} of {count} images: mend it"
+                    )
+                yield np.frombuffer(pixels, np.uint8).reshape(shape)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}: mend it") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")

@@ -4,6 +4,7 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,31 @@ def _shape(table: Path, columns: int, data: DataConfig) -> tuple[tuple[int, ...]
     )
 
 
+def stream(table: Path, data: DataConfig) -> Iterator[Record | Problem]:
+    """The images of a table one after another, with some rows in memory; labels do not count.
+
+    Raises:
+        UserError: the columns make no image.
+    """
+    shape, labelled = _shape(table, len(_first_line(table)), data)
+    place = None if labelled else 0
+    done = 0
+    try:
+        for found, bad in _parts(table, False, shape, place, data):
+            yield from found
+            yield from bad
+            done += 1
+        return
+    except (ValueError, TypeError, OverflowError):  # a value is no whole number
+        pass
+    try:
+        for found, bad in islice(_parts(table, True, shape, place, data), done, None):
+            yield from found
+            yield from bad
+    except ValueError as error:
+        raise _misshapen(table, shape, place, error) from error
+
+
 def _read(
     table: Path, shape: tuple[int, ...], place: str | int | None, data: DataConfig
 ) -> tuple[list[Record], list[Problem]]:
@@ -87,9 +113,15 @@ def _read(
     try:
         return _images(table, True, shape, place, data)
     except ValueError as error:
-        columns = math.prod(shape) + (not isinstance(place, int))
-        cause = " ".join(str(error).split())[:200]
-        raise UserError(f"{table} can't be read as {columns} columns: {cause}: mend it") from error
+        raise _misshapen(table, shape, place, error) from error
+
+
+def _misshapen(
+    table: Path, shape: tuple[int, ...], place: str | int | None, error: ValueError
+) -> UserError:
+    columns = math.prod(shape) + (not isinstance(place, int))
+    cause = " ".join(str(error).split())[:200]
+    return UserError(f"{table} can't be read as {columns} columns: {cause}: mend it")
 
 
 def _images(
@@ -113,8 +145,24 @@ def _images(
         ValueError, TypeError, OverflowError: the table does not have this form.
     """
     records, problems = list[Record](), list[Problem]()
+    for found, bad in _parts(table, as_text, shape, place, data):
+        records += found
+        problems += bad
+    return records, problems
+
+
+def _parts(
+    table: Path,
+    as_text: bool,
+    shape: tuple[int, ...],
+    place: str | int | None,
+    data: DataConfig,
+) -> Iterator[tuple[list[Record], list[Problem]]]:
+    """The images of some rows at a time; see `_images`."""
     labelled = not isinstance(place, int)
+    first = 1
     for line, frame in _frames(table, as_text, labelled):
+        records, problems = list[Record](), list[Problem]()
         pixels = frame.iloc[:, int(labelled) :]
         array = pixels.apply(pd.to_numeric, errors="coerce").to_numpy(float)
         good = (array >= 0) & (array <= 255) & (array == np.floor(array))
@@ -133,10 +181,11 @@ def _images(
                 problems.append(Problem(name, "has no label"))
                 continue
             if isinstance(place, int):
-                name = f"{place + len(records) + len(problems) + 1}"
+                name = f"{place + first + row}"
             part = place if isinstance(place, str) else None
             records.append(Record(name, label, image.reshape(shape), part))
-    return records, problems
+        first += len(frame)
+        yield records, problems
 
 
 def _frames(table: Path, as_text: bool, labelled: bool) -> Iterator[tuple[int, pd.DataFrame]]:

@@ -41,6 +41,26 @@ def read(data: DataConfig) -> Reading:
     return _manifest(table)
 
 
+def is_manifest(table: Path) -> bool:
+    """Whether a file is a table by its suffix, and no table of pixels."""
+    return table.suffix.lower() in SUFFIXES and not pixel_table.is_pixel_table(table)
+
+
+def named_files(table: Path) -> Iterator[Record | Problem]:
+    """The image files that a manifest names, one after another; labels do not count.
+
+    Raises:
+        UserError: it can't be read, or has no column of names.
+    """
+    for line, row in _rows(table, labelled=False):
+        named = [row[column] for column in FILE_COLUMNS if row.get(column)]
+        if len(named) == 1:
+            yield Record(str(named[0]), None, table.parent / str(named[0]))
+        else:
+            place = f"{table.name}, line {line}"
+            yield Problem(place, f"names no file under {' or '.join(FILE_COLUMNS)}")
+
+
 def _tables(path: Path, name: str | None) -> list[Path]:
     if name is not None:
         tables = [path / name]
@@ -89,12 +109,12 @@ def _manifest(table: Path) -> Reading:
     return Reading(records, problems)
 
 
-def _rows(table: Path) -> Iterator[Row]:
+def _rows(table: Path, labelled: bool = True) -> Iterator[Row]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             if table.suffix.lower() == ".csv":
                 reader = csv.DictReader(stream, strict=True)
-                _require_columns(table, reader.fieldnames or ())
+                _require_columns(table, reader.fieldnames or (), labelled)
                 for row in reader:
                     yield reader.line_num, row
             else:
@@ -109,10 +129,11 @@ def _rows(table: Path) -> Iterator[Row]:
         raise UserError(f"{table} can't be read: {cause}: mend it") from error
 
 
-def _require_columns(table: Path, columns: Any) -> None:
+def _require_columns(table: Path, columns: Any, labelled: bool) -> None:
     named = [column for column in FILE_COLUMNS if column in columns]
-    if len(named) != 1 or "label" not in columns:
+    if len(named) != 1 or (labelled and "label" not in columns):
         raise UserError(
-            f"{table}: needs one of the columns {', '.join(FILE_COLUMNS)}, and label; it has "
+            f"{table}: needs one of the columns {', '.join(FILE_COLUMNS)}"
+            f"{', and label' if labelled else ''}; it has "
             f"{', '.join(map(str, columns))[:200] or 'none'}"
         )

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -13,15 +14,17 @@ import mlflow
 import numpy as np
 from mlflow.entities import LoggedModelStatus
 from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import Schema, TensorSpec
 
 from image_classification.core import paths
 from image_classification.core.tensorflow_log import quiet_start
-from image_classification.tracking import mlflow_store
+from image_classification.tracking import mlflow_store, pyfunc_loader
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_run import MlflowRun, file_sizes
 from image_classification.tracking.mlflow_tags import MODEL_FILES
 
+CODE = "code"  # the folder of the loader, in that of the model
 REQUIREMENTS = ("tensorflow", "keras", "numpy")  # of a logged model
 
 
@@ -59,7 +62,8 @@ def has_model(run: MlflowRun, event: Event) -> bool:
 def _description(run: MlflowRun, event: Event) -> dict[str, Any]:
     """What MLflow's own functions take beside the model."""
     signature = ModelSignature(
-        Schema([TensorSpec(np.dtype("uint8"), (-1, *event["image_shape"]))]),
+        # Of any type: as uint8, MLflow would cut fractions to 0 before the loader can refuse them.
+        Schema([TensorSpec(np.dtype("object"), (-1,))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, event["classes"]))]),
     )
     return {
@@ -115,9 +119,15 @@ def _files(run: MlflowRun, model_id: str) -> str:
     return json.dumps(file_sizes(lambda path: listed(model_id, path)), sort_keys=True)
 
 
-def _save(path: str, **details: Any) -> None:
-    Path(path).mkdir()  # where mlflow.keras puts the input example before it makes the folder
-    mlflow.keras.save_model(path=path, **details)
+def _save(path: str, mlflow_model: Model, **details: Any) -> None:
+    folder = Path(path)
+    folder.mkdir()  # where mlflow.keras puts the input example before it makes the folder
+    mlflow.keras.save_model(path=path, mlflow_model=mlflow_model, **details)
+    (folder / CODE).mkdir()
+    shutil.copy(pyfunc_loader.__file__, folder / CODE)
+    loader = {"loader_module": pyfunc_loader.__name__.rpartition(".")[2], "code": CODE}
+    mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME].update(loader)
+    mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
 
 
 def _load(run: MlflowRun, event: Event) -> Any:

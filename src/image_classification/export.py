@@ -1,0 +1,171 @@
+"""Command `image-classification export [NAME ...]`: models in the form that is served.
+
+Of each run that a name means, its registered model becomes a file that answers without TensorFlow.
+It counts only after it has answered all test images as Keras does.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from image_classification.core import paths, readers
+from image_classification.core.command import one_line_errors
+from image_classification.core.compose import compose
+from image_classification.core.config import Config
+from image_classification.core.errors import UserError
+from image_classification.core.files import atomic_folder, sha256
+from image_classification.data import fingerprint
+from image_classification.data.arrays import Split
+from image_classification.models import saved
+from image_classification.serving import artifact, conversion, lookup
+from image_classification.serving.artifact import Artifact
+from image_classification.tracking import event_log, mlflow_origin, mlflow_promotions, provenance
+from image_classification.tracking.outbox import upload
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command; words with `=` are settings, the others name runs."""
+    with one_line_errors():
+        os.chdir(paths.project_root())
+        words = [word for word in arguments if "=" not in word]
+        config = compose(*(word for word in arguments if "=" in word))
+        artifacts = export(config, words)
+        sys.exit(upload(*(exported.folder for exported in artifacts)))
+
+
+def export(config: Config, words: Sequence[str]) -> list[Artifact]:
+    """Export the runs that words mean: the champion and the best of each model without any.
+
+    Raises:
+        UserError: a word means no run, there is no split of this data, or a model has other inputs
+            or outputs than the data, or can't be converted.
+    """
+    name = config.data.dataset
+    keys = [_key(word, name) for word in words] or lookup.best_keys(name)
+    split = fingerprint.require_split(paths.SPLIT, config.data)
+    artifacts = []
+    for key in dict.fromkeys(keys):
+        artifacts.append(_export_one(key, config, split))
+        print(_line(artifacts[-1]), flush=True)
+        keras.utils.clear_session()
+    return artifacts
+
+
+def _key(word: str, name: str) -> str:
+    return lookup.key_of(word, name) or mlflow_promotions.key_of(name, int(word))
+
+
+def _export_one(key: str, config: Config, split: Split) -> Artifact:
+    """Write the artefact of one run, or leave what is there as it is."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = _source(key, config.data.dataset, Path(scratch))
+        model = saved.load(source.file, source.sha256)
+    _require_fit(source, model, config, split)
+    height, width, channels = split.image_shape
+    with atomic_folder(paths.EXPORTED / key) as folder:
+        described = Artifact(
+            name=config.data.dataset,
+            model=source.model,
+            run=paths.run_name(source.model, source.seed),
+            key=key,
+            version=source.version,
+            classes=split.classes,
+            image_shape=(height, width, channels),
+            resize=config.data.resize,
+            normalise=config.data.normalise,
+            engine="",
+            model_sha256=source.sha256,
+            sha256="",
+            checked={},
+            folder=folder,
+        )
+        made = conversion.convert(model, described, split.test.images)
+        artifact.write(made)
+        event_log.write(folder, _events(made))
+    return artifact.read(paths.EXPORTED / key)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model in Keras' format, and the run that it comes from.
+
+    file: and the sha256 that it must have.
+    version: in MLflow's registry; None if that does not have it, or can't be reached.
+    data_hash: DVC's hash of the split that it was trained on.
+    """
+
+    file: Path
+    sha256: str
+    model: str
+    seed: int
+    version: int | None
+    data_hash: str
+
+
+def _source(key: str, name: str, scratch: Path) -> Source:
+    """The model of a run: the one on this machine, or else the one in MLflow's registry.
+
+    Raises:
+        UserError: it is in neither.
+    """
+    version = mlflow_promotions.versions(name, [key]).get(key)
+    run = lookup.run_with(key)
+    if run is None:
+        known = mlflow_origin.origin(name, key)
+        file = mlflow_promotions.download(name, key, scratch)
+        return Source(file, sha256(file), known.model, known.seed, version, known.data_hash)
+    hint = "train it again: `dvc repro`"
+    config = readers.read_mapping(run.folder / paths.CONFIG_FILE, hint)
+    training = readers.read_training(run.folder / paths.TRAINING_FILE, hint)
+    return Source(
+        file=run.folder / paths.MODEL_FILE,
+        sha256=run.model_sha256,
+        model=config["model"]["name"],
+        seed=config["seed"],
+        version=version,
+        data_hash=training["provenance"].get(provenance.DATA_HASH, ""),
+    )
+
+
+def _require_fit(source: Source, model: keras.Model, config: Config, split: Split) -> None:
+    """Check that the classes and the test images are those of the model.
+
+    Raises:
+        UserError: they are not.
+    """
+    run = paths.run_name(source.model, source.seed)
+    hint = "set the data that it was trained on and run `dvc repro split`"
+    expected = ((None, *split.image_shape), (None, len(split.classes)))
+    if (model.input_shape, model.output_shape) != expected:
+        found = f"{model.input_shape[1:]} to {model.output_shape[1:]}"
+        raise UserError(
+            f"{run} takes images of {found}, {paths.SPLIT} has {expected[0][1:]} to "
+            f"{expected[1][1:]}: {hint}"
+        )
+    # Classes that are found in the data have an order of their own.
+    is_same = config.data.classes or source.data_hash == fingerprint.dvc_hash(paths.SPLIT)
+    if not is_same:
+        raise UserError(f"{run} was trained on other data than {paths.SPLIT} has: {hint}")
+
+
+def _events(exported: Artifact) -> list[event_log.Event]:
+    return [
+        {"type": "run", "key": exported.key, "experiment": exported.name},
+        {"type": "artifacts", "path": "served"},
+    ]
+
+
+def _line(exported: Artifact) -> str:
+    checked = exported.checked
+    version = f"version {exported.version}" if exported.version else "not registered"
+    size = exported.file.stat().st_size
+    return (
+        f"{exported.run} ({version}): {exported.file}, {size / 1e6:,.1f} MB, {exported.engine}: "
+        f"{checked['labels_equal']:,} of {checked['images']:,} labels as by Keras, probabilities "
+        f"within {checked['largest_difference']:.0e}"
+    )

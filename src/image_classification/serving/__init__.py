@@ -1,0 +1,1 @@
+"""The model as it is served: its artefact, its engine, and how an image becomes its input."""

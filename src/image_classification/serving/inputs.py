@@ -1,0 +1,60 @@
+"""An image becomes what the model takes: by the very code of the split, then the normaliser."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image_classification.core.errors import UserError
+from image_classification.formats.decode import DecodeError, decode, inspect
+from image_classification.serving import normalizer
+from image_classification.serving.artifact import Artifact
+
+Pixels = NDArray[np.uint8]
+
+
+def prepare(data: bytes, artifact: Artifact) -> Pixels:
+    """Decode the bytes of an image file to the input of a model.
+
+    Returns:
+        uint8 (height, width, channels), of the artefact's shape.
+
+    Raises:
+        UserError: they are no image that can be used; says why.
+    """
+    try:
+        return of_source(data, artifact)
+    except DecodeError as error:
+        raise UserError(f"the image can't be used: {error}") from error
+
+
+def of_source(source: Path | bytes | NDArray[Any], artifact: Artifact) -> Pixels:
+    """The input that an image file, its bytes, or an array of pixels makes.
+
+    Args:
+        source: as `decode` takes them; bytes are those of a file.
+        artifact: the model that takes it.
+
+    Returns:
+        uint8 (height, width, channels), of the artefact's shape.
+
+    Raises:
+        DecodeError: it is no image that can be used.
+        OSError: the file can't be read.
+    """
+    if isinstance(source, bytes) and not source:
+        raise DecodeError("empty")
+    if not artifact.normalise:
+        return decode(_opened(source), artifact.image_shape, artifact.resize)
+    # A picture of its own size: made smaller at once, a small drawing on it would be a blot.
+    found = inspect(_opened(source))
+    scale = min(1.0, normalizer.LARGEST / max(found.height, found.width))
+    height, width = (max(1, round(side * scale)) for side in (found.height, found.width))
+    grey = decode(_opened(source), (height, width, 1), "stretch")
+    return normalizer.normalise(grey[..., 0])[..., np.newaxis]
+
+
+def _opened(source: Path | bytes | NDArray[Any]) -> Any:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
