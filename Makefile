@@ -18,7 +18,7 @@ CUT_SHORT = [ -e dvc.lock ] && ! python -c 'import yaml; from dvc.schema import 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup install repro publish ui test test-docs test-real torture mutants coverage lint audit bench \
-	bench-quick lock clean
+	bench-quick bench-serve lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -113,10 +113,16 @@ bench: $(INSTALLED)  ## measure speed against a bare Keras loop (40 minutes; aft
 bench-quick: $(INSTALLED)  ## the same on less data (10 minutes)
 	python benchmarks/run.py --effort quick
 
+bench-serve: $(INSTALLED)  ## measure the server beside `mlflow models serve` (5 minutes)
+	python benchmarks/serve.py
+
 lock: $(INSTALLED)  ## renew requirements.lock from pyproject.toml
 	uv pip compile pyproject.toml --group dev --extra serve --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-annotate --upgrade \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
+	uv pip compile --group serving --constraint requirements.lock --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --quiet --output-file requirements-serving.lock
 
 clean:  ## remove the environment, runs by hand and unfinished ones; data, models and MLflow stay
 	rm -rf $(VENV) outputs multirun checkpoints

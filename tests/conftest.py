@@ -83,6 +83,8 @@ TOGETHER = {
     "tests/reporting/test_report.py": "browser",
     "tests/stages/test_mlflow_ui.py": "browser",
     "tests/stages/test_outage.py": "server",
+    "tests/web/test_page.py": "browser",
+    "tests/web/test_server.py": "server",
 }
 
 

@@ -17,7 +17,11 @@ from image_classification.core.tensorflow_log import leave_out_advice_on_tracing
 
 STAGES = ("download", "split", "train", "evaluate", "compare")
 NEED_SPLIT = ("train", "evaluate", "compare")
-NEED_TENSORFLOW = ("train", "evaluate")
+NEED_TENSORFLOW = ("train", "evaluate", "export")
+COMMANDS = (
+    *("sync", "links", "export", "predict", "promote", "rollback", "history"),
+    *("serve", "feedback", "drift"),
+)
 USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage by hand
        image-classification STAGE --help                its settings
        image-classification sync                        upload to MLflow what it does not have
@@ -27,25 +31,23 @@ USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage 
        image-classification promote [MODEL|VERSION]     make it champion, if the gate lets it pass
        image-classification rollback [--to N]           make an earlier champion champion again
        image-classification history                     every decision about the champion
+       image-classification serve [--port N]            answer over HTTP with the champion
+       image-classification feedback list|accept|discard  decide on what people said
+       image-classification drift                       whether images differ from validation's
 stages: {", ".join(STAGES)}"""
 
 
 def main() -> None:
     """Run the command that the first argument names."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    name, *words = sys.argv[1:] or ["--help"]
     if name in STAGES:
         # MLflow's pages show the program that made a run.
         sys.argv[:2] = [str(Path(__file__).with_name(f"{name}.py"))]
         run_command(name, partial(_run, name))
-    if sys.argv[1:] == ["sync"]:
-        import_module("image_classification.sync").main()
-    elif name in ("links", "promote", "rollback", "history"):
-        import_module(f"image_classification.{name}").main()
-    elif name == "export":
-        _start_tensorflow()
-        import_module("image_classification.export").main(sys.argv[2:])
-    elif name == "predict":
-        import_module("image_classification.predict").main(sys.argv[2:])
+    if name in COMMANDS:
+        if name in NEED_TENSORFLOW:
+            _start_tensorflow()
+        import_module(f"image_classification.commands.{name}").main(words)
     elif name in ("-h", "--help"):
         print(USAGE)
     else:

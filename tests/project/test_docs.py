@@ -31,8 +31,10 @@ from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from image_classification import mlproject, predict
+from image_classification import mlproject
 from image_classification.__main__ import STAGES
+from image_classification.commands import drift, feedback, predict
+from image_classification.commands import serve as serving
 from image_classification.core import compose as composing
 from image_classification.core import paths
 from image_classification.core.config import Config
@@ -194,12 +196,21 @@ def image_classification(words: list[str], tree: Tree) -> None:
     if stage == "predict":
         predict.parse(overrides)
         return
+    if stage in PARSED:
+        PARSED[stage].parse_args(overrides)
+        return
     assert stage in (*STAGES, "export", "sync", "links")
     hydra(overrides, tree)
 
 
+def server(words: list[str], tree: Tree) -> None:
+    command, *arguments = words
+    assert command == "serve"
+    serving.parser().parse_args(arguments)
+
+
 def promotion(words: list[str], tree: Tree) -> None:
-    from image_classification import promote, rollback  # they take seconds
+    from image_classification.commands import promote, rollback  # they take seconds
 
     command, *arguments = words
     {"promote": promote, "rollback": rollback}[command].parser().parse_args(arguments)
@@ -223,6 +234,9 @@ def mlflow(words: list[str], tree: Tree) -> None:
             tree.compose(*mlproject.train(arguments)[2:])
         else:
             run_pipeline(mlproject.pipeline(arguments)[5::2], tree)
+
+
+PARSED = {"feedback": feedback.parser(), "drift": drift.parser()}  # their words are no settings
 
 
 def existing_file(words: list[str], tree: Tree) -> None:
@@ -260,7 +274,11 @@ COMMANDS = (
     Command(r"make (setup|lock|audit)", make, "it asks other machines"),
     Command(r"git checkout \S+", existing_file, RUN),
     Command(r"make test-docs", make, "it is what runs this"),
-    Command(r"make (coverage|mutants|torture|test-real|bench|bench-quick)", make, "it takes long"),
+    Command(
+        r"make (coverage|mutants|torture|test-real|bench|bench-quick|bench-serve)",
+        make,
+        "it takes long",
+    ),
     Command(r"\.ci/run", no_words, "it runs the tests, and CI runs it"),
     Command(r"source \.venv/bin/activate", no_words, "`make setup` makes it, and the tests use it"),
     Command(r"dvc (repro|status|dag|pull)( .*)?", dvc, RUN),
@@ -269,9 +287,17 @@ COMMANDS = (
     Command(r"dvc plots show( .*)?", dvc, RUN),
     Command(r"dvc exp (run|show|apply)( .*)?", dvc, RUN),
     Command(r"hydra .*", hydra, RUN),
-    Command(r"image-classification (?!(promote|rollback|history)\b).*", image_classification, RUN),
+    Command(
+        r"image-classification (?!(promote|rollback|history|serve|feedback|drift)\b).*",
+        image_classification,
+        RUN,
+    ),
+    Command(r"image-classification serve.*", server, "it needs a champion"),
     Command(r"image-classification history", no_words, RUN),
     Command(r"image-classification promote --dry-run", promotion, RUN),
+    Command(
+        r"image-classification (feedback|drift).*", image_classification, "a server comes first"
+    ),
     Command(
         r"image-classification (rollback.*|promote(?! --dry-run$).*)",
         promotion,

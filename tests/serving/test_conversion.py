@@ -46,7 +46,7 @@ def test_an_engine_takes_no_fractions_and_no_other_shape(
     exported: Artifact, images: Images
 ) -> None:
     with pytest.raises(ValueError, match="float64"):
-        Engine(exported).predict(images / 255)
+        Engine(exported).predict(images / 255)  # type: ignore[arg-type]  # as users might
     with pytest.raises(ValueError, match="expected uint8"):
         Engine(exported).predict(images[:, :5])
 

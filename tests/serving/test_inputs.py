@@ -17,7 +17,7 @@ from image_classification.serving import inputs
 
 def png(pixels: NDArray[np.uint8], **options: object) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", **options)  # type: ignore[arg-type]
+    Image.fromarray(pixels).save(stream, "PNG", **options)
     return stream.getvalue()
 
 

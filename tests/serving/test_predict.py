@@ -16,9 +16,9 @@ import pytest
 from conftest import tiny_examples, write_idx
 from PIL import Image
 
-from image_classification import predict
+from image_classification.commands import predict
+from image_classification.commands.predict import Counts
 from image_classification.core.errors import UserError
-from image_classification.predict import Counts
 from image_classification.serving.artifact import Artifact
 from image_classification.serving.engine import Engine
 
@@ -186,7 +186,7 @@ def test_neither_tensorflow_nor_mlflow_is_imported(folder: Path, exported: Artif
     code = f"""
 import sys
 from pathlib import Path
-from image_classification import predict
+from image_classification.commands import predict
 from image_classification.serving import artifact
 predict.predict(predict.parse(["images.npy"]), artifact.read(Path({str(exported.folder)!r})))
 print([name for name in ("tensorflow", "keras", "mlflow", "sklearn") if name in sys.modules])

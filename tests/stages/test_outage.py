@@ -15,7 +15,8 @@ import pytest
 from conftest import Compose, Project, TrackingServer
 from mlflow.entities import Run
 
-from image_classification import sync, train
+from image_classification import train
+from image_classification.commands import sync
 from image_classification.tracking import background_logger, outbox
 from image_classification.tracking.mlflow_tags import RUN_KEY
 from image_classification.training import checkpoint

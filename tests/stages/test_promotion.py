@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from conftest import Project
 
-from image_classification import history, promote, rollback, sync
+from image_classification.commands import history, promote, rollback, sync
 from image_classification.core import compose, paths
 from image_classification.core.config import Config
 from image_classification.data import arrays

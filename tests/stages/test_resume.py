@@ -20,7 +20,7 @@ import pytest
 from conftest import Compose, Project
 from mlflow.entities import Run
 
-from image_classification import sync
+from image_classification.commands import sync
 from image_classification.core import command
 from image_classification.core import compose as composing
 from image_classification.core.config import Config

@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from conftest import Project
 
-from image_classification import sync
+from image_classification.commands import sync
 from image_classification.tracking.mlflow_tags import RUN_KEY
 
 

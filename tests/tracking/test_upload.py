@@ -13,7 +13,7 @@ from conftest import at_once
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from image_classification import sync
+from image_classification.commands import sync
 from image_classification.tracking import (
     background_logger,
     event_log,

@@ -25,6 +25,10 @@ CHECKPOINTS = Path("checkpoints")
 OUTBOX = Path("outbox")
 WEIGHTS = Path("weights")  # pretrained, fetched once
 
+# What use teaches; see the room `monitoring`.
+FEEDBACK = Path("feedback")
+OBSERVATIONS = Path("observations")
+
 # What the stages write to a run's folder in RUNS and in EVALUATIONS.
 MODEL_FILE = "model.keras"
 HISTORY_FILE = "history.csv"

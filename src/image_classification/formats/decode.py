@@ -16,6 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 GREY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I;16L")
 DRAFT = 2  # a JPEG is decoded at no less than so many times its final size, then resampled
 WHITE = 255
+ORIENTATION, TURNED = 0x0112, 5  # EXIF's tag, and its least value with width and height swapped
 
 
 class DecodeError(Exception):
@@ -42,8 +43,7 @@ def inspect(source: Path | IO[bytes] | NDArray[Any]) -> Found:
         return Found(source.shape[1], source.shape[0], "L" if grey else "RGB")
     with _opened(source) as image:
         # PNG's own getexif() decodes all pixels, since EXIF may stand after them.
-        exif = Image.Image.getexif(image)
-        turned = exif.get(0x0112, 1) >= 5  # EXIF orientations that swap the sides
+        turned = Image.Image.getexif(image).get(ORIENTATION, 1) >= TURNED
         width, height = image.size[::-1] if turned else image.size
         return Found(width, height, image.mode)
 
@@ -79,6 +79,35 @@ def decode(
         return _pixels(image, height, width, channels, resize)
 
 
+def decode_grey(source: Path | IO[bytes] | NDArray[Any], largest: int) -> NDArray[np.uint8]:
+    """Decode one image in grey, in its own size; a larger one keeps its proportions.
+
+    Args:
+        source: see `decode`.
+        largest: pixels of the longer side, at most.
+
+    Returns:
+        uint8 (height, width).
+
+    Raises:
+        DecodeError: see `decode`.
+    """
+    if isinstance(source, np.ndarray):
+        image = _of_array(source)
+        return _within(image, image.size, largest)
+    with _opened(source) as image:
+        size = image.size  # before `draft` changes it
+        image.draft(None, (DRAFT * largest, DRAFT * largest))
+        turned = image.getexif().get(ORIENTATION, 1) >= TURNED
+        return _within(image, size[::-1] if turned else size, largest)
+
+
+def _within(image: Image.Image, size: tuple[int, int], largest: int) -> NDArray[np.uint8]:
+    scale = min(1.0, largest / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    return _pixels(image, height, width, 1, "stretch")[..., 0]
+
+
 @contextmanager
 def _opened(source: Path | IO[bytes]) -> Iterator[Image.Image]:
     """Open an image, and turn whatever Pillow raises into a DecodeError."""
@@ -108,7 +137,7 @@ def _cause(error: Exception) -> str:
 def _pixels(
     image: Image.Image, height: int, width: int, channels: int, resize: str
 ) -> NDArray[np.uint8]:
-    ImageOps.exif_transpose(image, in_place=True)
+    ImageOps.exif_transpose(image, in_place=True)  # without a copy
     image = _plain(image).convert("L" if channels == 1 else "RGB")
     size, method = (width, height), Image.Resampling.BICUBIC
     if image.size != size:

@@ -58,7 +58,7 @@ class Engine:
         parts = [self._run(images[at : at + BATCH]) for at in range(0, len(images), BATCH)]
         if not parts:
             return np.empty((0, len(self.artifact.classes)), np.float32)
-        return np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _load_litert(path: Path) -> Any:
@@ -66,14 +66,19 @@ def _load_litert(path: Path) -> Any:
 
     interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
     (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
+    place, kind, result = given["index"], given["dtype"], taken["index"]
+    shape: tuple[int, ...] = ()
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
-            interpreter.resize_tensor_input(given["index"], images.shape)
+        nonlocal shape
+        if images.shape != shape:
+            shape = ()  # of a tensor that could not be allocated
+            interpreter.resize_tensor_input(place, images.shape)
             interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], images.astype(given["dtype"]))
+            shape = images.shape
+        interpreter.set_tensor(place, images.astype(kind, copy=False))
         interpreter.invoke()
-        found: NDArray[np.float32] = interpreter.get_tensor(taken["index"])
+        found: NDArray[np.float32] = interpreter.get_tensor(result)
         return found
 
     interpreter.allocate_tensors()

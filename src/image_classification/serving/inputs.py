@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_classification.core.errors import UserError
-from image_classification.formats.decode import DecodeError, decode, inspect
+from image_classification.formats.decode import DecodeError, decode, decode_grey
 from image_classification.serving import normalizer
 from image_classification.serving.artifact import Artifact
 
@@ -49,11 +49,8 @@ def of_source(source: Path | bytes | NDArray[Any], artifact: Artifact) -> Pixels
     if not artifact.normalise:
         return decode(_opened(source), artifact.image_shape, artifact.resize)
     # A picture of its own size: made smaller at once, a small drawing on it would be a blot.
-    found = inspect(_opened(source))
-    scale = min(1.0, normalizer.LARGEST / max(found.height, found.width))
-    height, width = (max(1, round(side * scale)) for side in (found.height, found.width))
-    grey = decode(_opened(source), (height, width, 1), "stretch")
-    return normalizer.normalise(grey[..., 0])[..., np.newaxis]
+    grey = decode_grey(_opened(source), normalizer.LARGEST)
+    return normalizer.normalise(grey)[..., np.newaxis]
 
 
 def _opened(source: Path | bytes | NDArray[Any]) -> Any:

@@ -75,20 +75,16 @@ def _ink(image: Grey) -> Grey:
     full = threshold + int(np.searchsorted(inked, inked[-1] / 2))  # the median
     faint = EDGE * threshold
     table = np.clip((LEVELS - faint) * (255 / (full - faint)), 0, 255).round().astype(np.uint8)
-    stretched: Grey = table[ink[_box(ink >= threshold)]]
-    return stretched
+    return _mapped(ink[_box(ink >= threshold)], table)
 
 
 def _on_paper(image: Grey) -> Grey:
     """How far each pixel is from the brightness of the paper, in the direction of the ink."""
-    border = np.ones(image.shape, bool)
-    border[1:-1, 1:-1] = False
-    levels = image[border]
+    levels = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     if levels.max() - levels.min() <= EVEN:  # as a drawing has it; a table of levels is fast
         table = LEVELS - float(np.median(levels))
-        ink: Grey = _one_way(table, _counts(image))[image]
-        return ink
-    difference = image - _uneven_paper(image, border)
+        return _mapped(image, _one_way(table, _counts(image)))
+    difference = image - _uneven_paper(image)
     return _one_way(difference, np.ones(image.shape))
 
 
@@ -100,10 +96,12 @@ def _one_way(difference: NDArray[Any], counts: NDArray[Any]) -> Grey:
     return ink
 
 
-def _uneven_paper(image: Grey, border: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _uneven_paper(image: Grey) -> NDArray[np.float32]:
     """The brightness of the paper, as a plane through the border: light falls from one side."""
     rows, columns = np.indices(image.shape, np.float32)
     places = np.stack([np.ones_like(rows), rows / image.shape[0], columns / image.shape[1]], -1)
+    border = np.ones(image.shape, bool)
+    border[1:-1, 1:-1] = False
     at, levels = places[border], image[border].astype(np.float32)
     plane = np.array([np.median(levels), 0, 0], np.float32)
     for _ in range(FITS):  # without what is drawn up to the border
@@ -112,6 +110,12 @@ def _uneven_paper(image: Grey, border: NDArray[np.bool_]) -> NDArray[np.float32]
         plane = np.linalg.lstsq(at[kept], levels[kept], rcond=None)[0]
     paper: NDArray[np.float32] = places @ plane
     return paper
+
+
+def _mapped(image: Grey, table: Grey) -> Grey:
+    """Each pixel replaced by what a table of 256 says: ten times as fast as NumPy's indexing."""
+    mapped = image.tobytes().translate(table.tobytes())
+    return np.frombuffer(mapped, np.uint8).reshape(image.shape)
 
 
 def _counts(image: Grey) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ of the database, or in another clone after `dvc pull`, it is every run whose fol
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,9 +18,11 @@ from image_classification.tracking import event_log, mlflow_promotions, run_fold
 from image_classification.tracking.outbox import upload
 
 
-def main() -> NoReturn:
-    """Run the command."""
+def main(arguments: Sequence[str]) -> NoReturn:
+    """Run the command, which takes no words."""
     with one_line_errors():
+        if arguments:
+            raise UserError(f"sync takes no words, got {' '.join(arguments)}")
         os.chdir(paths.project_root())
         sys.exit(sync())
 

@@ -1,8 +1,7 @@
 """Command `image-classification history`: every decision about the champion."""
 
 import os
-import sys
-from typing import NoReturn
+from collections.abc import Sequence
 
 from image_classification.core import paths
 from image_classification.core.command import one_line_errors
@@ -10,12 +9,11 @@ from image_classification.core.compose import compose
 from image_classification.promotion import records, words
 
 
-def main() -> NoReturn:
+def main(arguments: Sequence[str]) -> None:
     """Run the command; settings such as `data.name` may follow."""
     with one_line_errors():
         os.chdir(paths.project_root())
-        print(history(compose(*sys.argv[2:]).data.dataset))
-        sys.exit()
+        print(history(compose(*arguments).data.dataset))
 
 
 def history(name: str) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from image_classification.core import paths
@@ -13,10 +14,10 @@ from image_classification.promotion import records, rollbacks, telling, words
 from image_classification.tracking import mlflow_promotions
 
 
-def main() -> NoReturn:
+def main(arguments: Sequence[str]) -> NoReturn:
     """Run the command."""
     with one_line_errors():
-        asked = parser().parse_args(sys.argv[2:])
+        asked = parser().parse_args(arguments)
         os.chdir(paths.project_root())
         sys.exit(rollback(compose().data.dataset, asked.to, asked.reason))
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,10 +24,10 @@ from image_classification.tracking import mlflow_promotions
 REFUSED = 3  # exit code: the gate did not let it pass
 
 
-def main() -> NoReturn:
+def main(arguments: Sequence[str]) -> NoReturn:
     """Run the command."""
     with one_line_errors():
-        asked = parser().parse_args(sys.argv[2:])
+        asked = parser().parse_args(arguments)
         os.chdir(paths.project_root())
         require_small_files()
         settings = [word for word in asked.words if "=" in word]

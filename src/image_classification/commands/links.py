@@ -1,7 +1,7 @@
 """Command `image-classification links`: where MLflow's pages show what the pipeline has made."""
 
 import os
-import sys
+from collections.abc import Sequence
 
 from image_classification.core import paths, readers
 from image_classification.core.command import one_line_errors
@@ -9,11 +9,11 @@ from image_classification.core.compose import SETTINGS_HINT
 from image_classification.tracking import event_log, mlflow_pages
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Run the command; its argument is what the addresses begin with, if that is known."""
     with one_line_errors():
         os.chdir(paths.project_root())
-        print("\n".join(links(*sys.argv[2:3])))
+        print("\n".join(links(*arguments[:1])))
 
 
 def links(base: str | None = None) -> list[str]:

@@ -1,0 +1,85 @@
+"""Command `image-classification feedback`: what people said of answers, for a person to decide on.
+
+Nothing enters training by itself: accepted images are a data set of their own, of the kind table.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from image_classification.core import paths
+from image_classification.core.command import one_line_errors
+from image_classification.core.compose import compose
+from image_classification.core.errors import UserError
+from image_classification.monitoring.candidates import MANIFEST, Candidate, Candidates
+
+SHORT = 8  # characters of an id that are shown
+HEAD: tuple[str, ...] = ("ID", "TIME", "SAID TO BE", "ANSWERED", "PROBABILITY", "VERSION")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command; words with `=` are settings."""
+    settings = [word for word in arguments if "=" in word]
+    given = parser().parse_args([word for word in arguments if "=" not in word])
+    with one_line_errors():
+        os.chdir(paths.project_root())
+        store = Candidates(compose(*settings).data.dataset)
+        print(feedback(store, given.action, given.ids, given.all, given.format))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words that the command takes."""
+    made = argparse.ArgumentParser("image-classification feedback", description=__doc__)
+    made.add_argument("action", choices=("list", "accept", "discard"))
+    made.add_argument("ids", nargs="*", metavar="ID", help="of a candidate, or its beginning")
+    made.add_argument("--all", action="store_true", help="accept or discard every candidate")
+    made.add_argument("--format", choices=("table", "json"), default="table", help="of the list")
+    return made
+
+
+def feedback(
+    store: Candidates,
+    action: str,
+    ids: Sequence[str] = (),
+    every: bool = False,
+    form: str = "table",
+) -> str:
+    """List the candidates, or decide on some of them; what to print.
+
+    Raises:
+        UserError: there is no such candidate, or which ones are meant is not said.
+    """
+    if action == "list":
+        return _listed(store, ids, form)
+    if bool(ids) == every:
+        raise UserError(
+            f"{action}: name candidates, or give --all: `image-classification feedback list`"
+        )
+    decide = store.accept if action == "accept" else store.discard
+    chosen = decide(ids)
+    if action == "discard":
+        return f"{len(chosen)} discarded, {len(store.waiting())} wait"
+    use = f"use them with data.name=table data.path={store.accepted}"
+    return f"{len(chosen)} accepted, {len(store.waiting())} wait: {use}"
+
+
+def _listed(store: Candidates, ids: Sequence[str], form: str) -> str:
+    waiting = [
+        candidate for candidate in store.waiting() if not ids or candidate.id.startswith(tuple(ids))
+    ]
+    if form == "json":
+        return json.dumps([{"id": one.id, **asdict(one)} for one in waiting], indent=2)
+    if not waiting:
+        return "No feedback waits."
+    rows = [HEAD, *map(_row, waiting)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, "", f"Images: {store.pending}/, listed in {MANIFEST}"])
+
+
+def _row(one: Candidate) -> tuple[str, ...]:
+    version = "-" if one.version is None else str(one.version)
+    time = one.time[:16].replace("T", " ")
+    return one.id[:SHORT], time, one.label, one.answer, f"{one.probability:.3f}", version

@@ -1,0 +1,1 @@
+"""What use teaches: feedback on answers, and whether what comes in still looks like validation."""

@@ -1,0 +1,248 @@
+"""Corrected answers on disk: candidates that wait for a person, and those that were accepted.
+
+feedback/NAME/pending/ and feedback/NAME/accepted/ each hold images and a manifest, labels.jsonl, in
+the form that `formats/table.py` reads.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from image_classification.core import paths
+from image_classification.core.errors import UserError
+from image_classification.core.files import sync_to_disk
+from image_classification.core.locks import locked
+from image_classification.monitoring.answers import Answer, Answers, FeedbackError
+
+MANIFEST = "labels.jsonl"
+MOST = 1000  # candidates that wait
+MOST_BYTES = 2**26  # of their images
+LARGEST_MANIFEST = 2**26  # bytes
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that somebody has labelled.
+
+    path: of the image, in the manifest's folder.
+    label: what it is said to be.
+    answer, probability: what the model answered, and how probable it took that to be.
+    key, version: of the model; see `Answer`.
+    time: of the feedback; ISO 8601, UTC.
+    """
+
+    path: str
+    label: str
+    answer: str
+    probability: float
+    key: str
+    version: int | None
+    time: str
+
+    @property
+    def id(self) -> str:
+        """What `image-classification feedback` calls it."""
+        return self.path.removesuffix(".png")
+
+
+TYPES = {
+    field.name: (int, type(None)) if field.name == "version" else field.type
+    for field in fields(Candidate)
+}
+
+
+class Candidates:
+    """The feedback on the models of one data set."""
+
+    def __init__(self, name: str, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
+        """Take the data set's name, and how many candidates and bytes of images may wait."""
+        self.folder = paths.FEEDBACK / name
+        self.pending, self.accepted = self.folder / "pending", self.folder / "accepted"
+        self._most, self._most_bytes = most, most_bytes
+
+    def add(self, answers: Answers, answer_id: str, label: str) -> Candidate:
+        """Store that an answer should have been `label`.
+
+        Raises:
+            FeedbackError: the answer is unknown (404) or has been corrected (409); the label is
+                none of its classes, or its image none that a file holds (422); the store is full
+                (507).
+            UserError: the store can't be used.
+        """
+        with answers.correction(answer_id) as answer:
+            if label not in answer.classes:
+                raise FeedbackError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{label!r:.50} is no class")
+            contents = _png(answer.image)
+            candidate = _candidate(answer_id, answer, label)
+            with self._locked():
+                self._require_room(len(contents))
+                self.pending.mkdir(parents=True, exist_ok=True)
+                _write(self.pending / candidate.path, contents)
+                _append(self.pending / MANIFEST, candidate)
+        return candidate
+
+    def waiting(self) -> list[Candidate]:
+        """The candidates that nobody has decided on, the oldest first.
+
+        Raises:
+            UserError: the manifest is damaged.
+        """
+        return read(self.pending / MANIFEST)
+
+    def accept(self, ids: Sequence[str]) -> list[Candidate]:
+        """Move candidates, all where no ids are given, to the accepted ones.
+
+        A kill leaves each where it was, or in both places until it is accepted once more.
+
+        Raises:
+            UserError: there is no such candidate, or a file can't be read or written.
+        """
+        with self._locked():
+            chosen, rest = _chosen(self.waiting(), ids)
+            known = read(self.accepted / MANIFEST)
+            self.accepted.mkdir(parents=True, exist_ok=True)
+            for candidate in chosen:
+                _write(self.accepted / candidate.path, self._image(candidate))
+            names = {candidate.path for candidate in chosen}
+            kept = [candidate for candidate in known if candidate.path not in names]
+            _write(self.accepted / MANIFEST, _lines([*kept, *chosen]))
+            self._remove(chosen, rest)
+        return chosen
+
+    def discard(self, ids: Sequence[str]) -> list[Candidate]:
+        """Delete candidates, all where no ids are given, and their images.
+
+        Raises:
+            UserError: there is no such candidate, or a file can't be read or written.
+        """
+        with self._locked():
+            chosen, rest = _chosen(self.waiting(), ids)
+            self._remove(chosen, rest)
+        return chosen
+
+    def _locked(self) -> Any:
+        return locked(self.folder / ".lock")
+
+    def _image(self, candidate: Candidate) -> bytes:
+        path = self.pending / candidate.path
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            advice = f"`image-classification feedback discard {candidate.id}`"
+            raise UserError(f"{path} is missing: run {advice}") from error
+
+    def _remove(self, chosen: Iterable[Candidate], rest: list[Candidate]) -> None:
+        if rest or self.pending.exists():
+            _write(self.pending / MANIFEST, _lines(rest))
+        for candidate in chosen:
+            (self.pending / candidate.path).unlink(missing_ok=True)
+
+    def _require_room(self, size: int) -> None:
+        found = [path.stat().st_size for path in self.pending.glob("*.png")]
+        if len(found) >= self._most or sum(found) + size > self._most_bytes:
+            raise FeedbackError(
+                HTTPStatus.INSUFFICIENT_STORAGE,
+                f"{len(found)} candidates wait: decide with `image-classification feedback list`",
+            )
+
+
+def read(manifest: Path) -> list[Candidate]:
+    """Read a manifest; none where it is missing. A line that a kill cut short does not count.
+
+    Raises:
+        UserError: a line is no candidate; names it.
+    """
+    try:
+        with manifest.open("rb") as stream:
+            text = stream.read(LARGEST_MANIFEST + 1)
+    except FileNotFoundError:
+        return []
+    if len(text) > LARGEST_MANIFEST:
+        raise UserError(f"{manifest}: larger than {LARGEST_MANIFEST:,} bytes: make it smaller")
+    lines = text.split(b"\n")[:-1]
+    return [_parsed(line, f"{manifest}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _parsed(line: bytes, place: str) -> Candidate:
+    try:
+        values = json.loads(line)
+        candidate = Candidate(**values)
+        for name, kind in TYPES.items():
+            if not isinstance(values[name], kind):  # type: ignore[arg-type]  # a field's is a type
+                raise ValueError(f"{name} is {values[name]!r:.50}")
+        if Path(candidate.path).name != candidate.path or not candidate.path.endswith(".png"):
+            raise ValueError(f"path is {candidate.path!r:.50}")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise UserError(f"{place} is damaged ({cause}): delete that line") from error
+    return candidate
+
+
+def _chosen(
+    waiting: list[Candidate], ids: Sequence[str]
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Those that the ids, or their beginnings, name; and the others."""
+    names = set()
+    for prefix in ids:
+        found = [candidate.id for candidate in waiting if candidate.id.startswith(prefix)]
+        if len(found) != 1:
+            several = f"begins {len(found)} candidates: give more of it" if found else ""
+            hint = several or "is no candidate: see `image-classification feedback list`"
+            raise UserError(f"{prefix!r:.50} {hint}")
+        names.update(found)
+    chosen = [candidate for candidate in waiting if candidate.id in names or not ids]
+    return chosen, [candidate for candidate in waiting if candidate not in chosen]
+
+
+def _candidate(answer_id: str, answer: Answer, label: str) -> Candidate:
+    return Candidate(
+        path=f"{answer_id}.png",
+        label=label,
+        answer=answer.label,
+        probability=round(float(answer.probability), 6),
+        key=answer.key,
+        version=answer.version,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    if image.shape[2] not in (1, 3):
+        raise FeedbackError(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "feedback takes grey and colour images only"
+        )
+    stream = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _lines(candidates: Iterable[Candidate]) -> bytes:
+    return "".join(json.dumps(asdict(one)) + "\n" for one in candidates).encode()
+
+
+def _write(path: Path, contents: bytes) -> None:
+    """Write a file that is whole whenever it has its name."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(contents)
+    sync_to_disk(part)
+    part.replace(path)
+
+
+def _append(manifest: Path, candidate: Candidate) -> None:
+    with manifest.open("a+b") as stream:
+        stream.seek(0)
+        whole = stream.read().rfind(b"\n") + 1
+        stream.truncate(whole)  # what a kill cut short
+        stream.write(_lines([candidate]))
+        stream.flush()
+        os.fsync(stream.fileno())

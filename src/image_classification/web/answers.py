@@ -1,0 +1,115 @@
+"""What the server answers, as bytes."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from image_classification.web.models import Models, Served
+
+JSON = b"application/json"
+DIGITS = 6  # of a probability, after the point; /invocations has all
+
+Probabilities = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer.
+
+    Attributes:
+        kind: its media type.
+        headers: besides type, length and version.
+        served: the model that gave it, where one has.
+    """
+
+    status: int
+    body: bytes
+    kind: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    served: Served | None = None
+
+
+def predictions(
+    asked: Sequence[Served],
+    probabilities: Sequence[Probabilities],
+    seen: NDArray[np.uint8] | None = None,
+    ids: Sequence[str] | None = None,
+) -> Answer:
+    """What the champion says of each image, and what the others say.
+
+    Args:
+        asked: the champion, then the others.
+        probabilities: float32 (n, classes) of each.
+        seen: the images as the champion has seen them, uint8 (n, height, width, channels), if they
+            are to be told.
+        ids: by which the champion's answers can be corrected, if they can.
+    """
+    first, *others = [
+        {**served.names(), "predictions": _rows(served.artifact.classes, rows)}
+        for served, rows in zip(asked, probabilities, strict=True)
+    ]
+    for prediction, answer_id in zip(first["predictions"], ids or (), strict=False):
+        prediction["id"] = answer_id
+    if others:
+        first["others"] = others
+    if seen is not None:
+        first["seen"] = [base64.b64encode(image.tobytes()).decode() for image in seen]
+    return Answer(200, orjson.dumps(first), served=asked[0])
+
+
+def _rows(classes: list[str], probabilities: Probabilities) -> list[dict[str, Any]]:
+    rounded = probabilities.astype(np.float64).round(DIGITS).tolist()
+    return [
+        {
+            "class": classes[index],
+            "probability": row[index],
+            "probabilities": dict(zip(classes, row, strict=True)),
+        }
+        for index, row in zip(probabilities.argmax(axis=1).tolist(), rounded, strict=True)
+    ]
+
+
+def mlflow(served: Served, probabilities: Probabilities) -> Answer:
+    """The answer that `mlflow models serve` gives."""
+    rows = {"predictions": np.ascontiguousarray(probabilities)}
+    return Answer(200, orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY), served=served)
+
+
+def version(models: Models, is_current: bool) -> Answer:
+    """Which models answer, and what they take and give."""
+    artifact = models.champion.artifact
+    return json(
+        200,
+        {
+            "name": artifact.name,
+            **models.champion.names(),
+            "key": artifact.key,
+            "model_sha256": artifact.model_sha256,
+            "sha256": artifact.sha256,
+            "is_current": is_current,
+            "image_shape": artifact.image_shape,
+            "normalise": artifact.normalise,
+            "classes": artifact.classes,
+            "others": [served.names() for served in models.others],
+        },
+    )
+
+
+def json(status: int, value: Any) -> Answer:
+    """A value as JSON."""
+    return Answer(status, orjson.dumps(value))
+
+
+def error(status: int, line: str, *headers: tuple[bytes, bytes]) -> Answer:
+    """Why there is no prediction, in one line."""
+    return Answer(status, orjson.dumps({"error": " ".join(line.split())}), headers=headers)
+
+
+def text(status: int, line: str, *headers: tuple[bytes, bytes]) -> Answer:
+    """A word for a machine that asks how the server is."""
+    return Answer(status, f"{line}\n".encode(), b"text/plain; charset=utf-8", headers)

@@ -1,0 +1,266 @@
+"""The ASGI application: requests in, answers out."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image_classification.core.errors import UserError
+from image_classification.monitoring.answers import Answer as Given
+from image_classification.monitoring.answers import Answers, FeedbackError
+from image_classification.monitoring.candidates import Candidates
+from image_classification.web import answers, bodies, limits, openapi, page
+from image_classification.web.answers import Answer
+from image_classification.web.metrics import CONTENT_TYPE, Metrics
+from image_classification.web.models import Served
+from image_classification.web.predictor import RETRY, Predictor
+from image_classification.web.refused import RefusedError
+from image_classification.web.watcher import Watcher
+
+SMALL_JSON = 2**16  # bytes that are parsed at once, without a thread
+PREDICT_KINDS = (*bodies.FILES, bodies.RAW, bodies.JSON)
+log = logging.getLogger(__name__)
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+class DisconnectedError(Exception):
+    """The client has gone."""
+
+
+@dataclass(slots=True)
+class Request:
+    """What a handler gets.
+
+    Attributes:
+        query: after the question mark.
+        headers: names in lower case.
+        receive: gives the body.
+        served: the champion when the request came.
+    """
+
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    receive: Receive
+    served: Served
+
+    def header(self, name: bytes) -> bytes:
+        """A header's value, empty if there is none."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return b""
+
+    def kind(self) -> str:
+        """The media type of the body, without parameters, in lower case."""
+        return self.header(b"content-type").partition(b";")[0].strip().lower().decode("latin-1")
+
+
+class Application:
+    """Answers by the champion that the watcher holds."""
+
+    def __init__(self, watcher: Watcher, predictor: Predictor) -> None:
+        self._watcher = watcher
+        self._predictor = predictor
+        self._answers = Answers()
+        self._candidates = Candidates(watcher.name)
+        self._decoder = ThreadPoolExecutor(1, "decoder")
+        self._metrics = Metrics()
+        self._requests = 0  # that are being answered
+        self._bytes = 0  # of their bodies
+        self._page = page.load()
+        self._handlers: dict[str, dict[str, Callable[[Request], Awaitable[Answer]]]] = {
+            "/": {"GET": self._show_page},
+            "/predict": {"POST": self._predict},
+            "/invocations": {"POST": self._invocations},
+            "/feedback": {"POST": self._feedback},
+            "/live": {"GET": self._live},
+            "/ready": {"GET": self._ready},
+            "/ping": {"GET": self._ready},  # MLflow's names
+            "/health": {"GET": self._ready},
+            "/version": {"GET": self._version},
+            "/metrics": {"GET": self._show_metrics},
+            "/openapi.json": {"GET": self._openapi},
+        }
+
+    def version(self) -> bytes:
+        """What the header `X-Model-Version` says of the champion."""
+        return self._watcher.models.champion.header[1]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._decoder.shutdown(cancel_futures=True)
+        self._predictor.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI wants it."""
+        started = time.perf_counter()
+        path = scope["path"]
+        served = self._watcher.models.champion
+        self._requests += 1
+        try:
+            answer = await self._answer(scope, receive, served)
+        except RefusedError as refusal:
+            answer = answers.error(refusal.status, str(refusal), *refusal.headers)
+        except DisconnectedError:
+            return
+        except Exception:
+            log.exception("%s could not be answered", path)
+            answer = answers.error(500, "internal error: the server's log says more")
+        finally:
+            self._requests -= 1
+        known = path if path in self._handlers else "other"
+        self._metrics.count(known, answer.status, time.perf_counter() - started)
+        header = (answer.served or served).header
+        length = (b"content-length", b"%d" % len(answer.body))
+        headers = [(b"content-type", answer.kind), length, header, *answer.headers]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(self, scope: Scope, receive: Receive, served: Served) -> Answer:
+        if self._requests > limits.MOST_REQUESTS:
+            raise RefusedError(503, "too many requests at once: try again soon", RETRY)
+        methods = self._handlers.get(scope["path"])
+        if methods is None:
+            raise RefusedError(404, "there is nothing here: /openapi.json says what there is")
+        handler = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        if handler is None:
+            allowed = ", ".join(methods)
+            raise RefusedError(405, f"use {allowed}", (b"allow", allowed.encode()))
+        return await handler(Request(scope["query_string"], scope["headers"], receive, served))
+
+    async def _predict(self, request: Request) -> Answer:
+        kind = request.kind()
+        bodies.require_kind(kind, PREDICT_KINDS)
+        images = await self._images(kind, request)
+        query = dict(parse_qsl(request.query.decode("latin-1"))) if request.query else {}
+        # Half a drawing, which the page asks about, says nothing of what comes in.
+        waiting = [self._predictor.submit(request.served, images, "models" not in query)]
+        asked = [request.served]
+        if query.get("models") == "all":
+            asked += self._watcher.models.others
+            waiting += [self._predictor.submit(served, images) for served in asked[1:]]
+        probabilities = [await answer for answer in waiting]
+        seen = images if query.get("seen") == "true" else None
+        ids = None
+        if query.get("feedback") == "true":
+            ids = [*map(self._remembered, repeat(request.served), images, probabilities[0])]
+        return answers.predictions(asked, probabilities, seen, ids)
+
+    def _remembered(
+        self, served: Served, image: NDArray[np.uint8], probabilities: NDArray[np.float32]
+    ) -> str:
+        """The id by which this answer can be corrected."""
+        index, artifact = int(probabilities.argmax()), served.artifact
+        given = Given(
+            image,
+            artifact.classes[index],
+            float(probabilities[index]),
+            artifact.key,
+            artifact.version,
+            artifact.classes,
+        )
+        return self._answers.remember(given)
+
+    async def _feedback(self, request: Request) -> Answer:
+        """Store what an image really was."""
+        bodies.require_kind(request.kind(), (bodies.JSON,))
+        body = await _body(request.receive, limits.LARGEST_FEEDBACK)
+        answer_id, label = bodies.feedback(body)
+        loop = asyncio.get_running_loop()
+        adding = partial(self._candidates.add, self._answers, answer_id, label)
+        try:
+            await loop.run_in_executor(self._decoder, adding)
+        except FeedbackError as error:
+            raise RefusedError(error.status, str(error)) from error
+        except UserError as error:  # of the disk
+            raise RefusedError(507, str(error)) from error
+        return answers.json(201, {"id": answer_id, "label": label})
+
+    async def _invocations(self, request: Request) -> Answer:
+        kind = request.kind()
+        bodies.require_kind(kind, (bodies.JSON,))
+        images = await self._images(kind, request)
+        probabilities = await self._predictor.submit(request.served, images, True)
+        return answers.mlflow(request.served, probabilities)
+
+    async def _images(self, kind: str, request: Request) -> NDArray[Any]:
+        """The images of a request, decoded by a thread of its own if that may take long."""
+        length = self._length(request)
+        self._bytes += length
+        try:
+            body = await _body(request.receive, length)
+            artifact = request.served.artifact
+            if kind == bodies.RAW or (kind == bodies.JSON and len(body) <= SMALL_JSON):
+                return bodies.read(kind, body, artifact)
+            loop = asyncio.get_running_loop()
+            reading = loop.run_in_executor(self._decoder, bodies.read, kind, body, artifact)
+            try:
+                async with asyncio.timeout(limits.ANSWER_SECONDS):
+                    return await reading
+            except TimeoutError:
+                text = f"not decoded within {limits.ANSWER_SECONDS:g} seconds: try again soon"
+                raise RefusedError(503, text, RETRY) from None
+        finally:
+            self._bytes -= length
+
+    def _length(self, request: Request) -> int:
+        """How many bytes the body may have, by its header."""
+        said = request.header(b"content-length")
+        length = int(said) if said.isdigit() else limits.LARGEST_BODY
+        if length > limits.LARGEST_BODY:
+            raise RefusedError(413, f"a body of more than {limits.LARGEST_BODY:,} bytes")
+        if self._bytes + length > limits.MOST_IN_FLIGHT:
+            raise RefusedError(503, "too much is being read: try again soon", RETRY)
+        return length
+
+    async def _show_page(self, request: Request) -> Answer:
+        return self._page
+
+    async def _live(self, request: Request) -> Answer:
+        return answers.text(200, "live")
+
+    async def _ready(self, request: Request) -> Answer:
+        if self._predictor.is_ready():
+            return answers.text(200, "ready")
+        return answers.text(503, "not ready: the engine does not answer", RETRY)
+
+    async def _version(self, request: Request) -> Answer:
+        return answers.version(self._watcher.models, self._watcher.is_current)
+
+    async def _show_metrics(self, request: Request) -> Answer:
+        return Answer(200, self._metrics.page(self._predictor, self._watcher), CONTENT_TYPE)
+
+    async def _openapi(self, request: Request) -> Answer:
+        return answers.json(200, openapi.description(self._watcher.models.champion.artifact))
+
+
+async def _body(receive: Receive, most: int) -> bytes:
+    """A request's body, which mostly has arrived with its header.
+
+    Raises:
+        RefusedError: 413, it is longer than any may be.
+        DisconnectedError: the client has gone, or took too long.
+    """
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        parts.append(message["body"])
+        size += len(parts[-1])
+        if size > most:
+            raise RefusedError(413, f"a body of more than {most:,} bytes")
+        more = message["more_body"]
+    return b"".join(parts) if len(parts) > 1 else parts[0]

@@ -1,0 +1,21 @@
+"""What the server takes at most: so that no client can fill its memory or stop it."""
+
+LARGEST_BODY = 2**24  # bytes
+LARGEST_JSON = 2**22  # bytes: 1,000 images of MNIST; each byte costs more than one of memory
+LARGEST_FEEDBACK = 2**16  # bytes
+MOST_IN_FLIGHT = 2**26  # bytes of all bodies that are being read or answered
+MOST_REQUESTS = 256  # that are being answered at once
+MOST_CONNECTIONS = 1024
+MOST_IMAGES = 1000  # of one request
+MOST_QUEUED = 4096  # images that wait for the engine
+MOST_PIXELS = 20_000_000  # of an image file, before it is brought to the model's size
+
+REQUEST_SECONDS = 15.0  # to send a request
+ANSWER_SECONDS = 10.0  # to answer it, from then on
+KEEP_ALIVE_SECONDS = 60.0  # between two requests of a connection
+RETRY_AFTER = 1  # seconds, what a client is told that came at a bad time
+
+OBSERVE_SECONDS = 10.0  # between two writings of what was observed
+WATCH_SECONDS = 0.5  # between two looks at the records
+RETRY_SECONDS = 300.0  # until a champion that could not be taken up is tried again
+EXPORT_SECONDS = 900.0  # for making an artefact that is missing

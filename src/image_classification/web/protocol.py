@@ -1,0 +1,76 @@
+"""uvicorn's HTTP protocol, with limits that it lacks: connections, and time to send a request."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from image_classification.web import answers, limits
+from image_classification.web.answers import Answer
+from image_classification.web.predictor import RETRY
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """A connection that is closed if it sends no whole request in time, or is one too many."""
+
+    waiting_since: float | None = None  # for the rest of a request, by the loop's time
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self.waiting_since = self.loop.time()
+        if len(self.connections) > limits.MOST_CONNECTIONS:
+            self._refuse(answers.error(503, "too many connections: try again soon", RETRY))
+
+    def on_message_begin(self) -> None:
+        """Begin to wait for the rest of a request."""
+        super().on_message_begin()
+        self.waiting_since = self.loop.time()
+
+    def on_message_complete(self) -> None:
+        """The request is there: from here on the application limits the time."""
+        self.waiting_since = None
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse(answers.error(400, "this is no valid HTTP request"))
+
+    def give_up(self) -> None:
+        """Wait no longer."""
+        self.waiting_since = None
+        if self.cycle is not None and self.cycle.response_complete:  # refused before its end
+            self.transport.close()
+            return
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # the application is waiting for the body
+            self.cycle.message_event.set()
+        text = f"the request did not arrive within {limits.REQUEST_SECONDS:g} seconds"
+        self._refuse(answers.error(408, text))
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer without the application, and close the connection."""
+        if self.transport.is_closing():
+            return
+        application: Any = self.config.app
+        headers = (
+            *((b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body))),
+            *((b"x-model-version", application.version()), (b"connection", b"close")),
+            *answer.headers,
+        )
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body)
+        self.transport.close()
+
+
+def give_up_slow(connections: set[Any], now: float) -> None:
+    """Give up the connections that have not sent a whole request in time.
+
+    Args:
+        connections: of the server.
+        now: by the loop's time.
+    """
+    for connection in list(connections):
+        since = connection.waiting_since
+        if since is not None and now - since > limits.REQUEST_SECONDS:
+            connection.give_up()

@@ -1,0 +1,109 @@
+"""Looks at the records again and again, and takes up a new champion once it has been tried."""
+
+import ctypes
+import gc
+import logging
+import sys
+import threading
+import time
+from pathlib import Path
+
+from image_classification.core import paths
+from image_classification.core.errors import UserError, explain
+from image_classification.serving.artifact import DESCRIPTION_FILE
+from image_classification.web import choice, limits
+from image_classification.web.loading import load_models
+
+log = logging.getLogger(__name__)
+
+State = tuple[tuple[int, int], ...]
+
+
+class Watcher:
+    """Holds the models that answer; its thread replaces them.
+
+    Attributes:
+        models: those that answer now; replaced as a whole.
+        takeovers: how many champions have been taken up since the start.
+        failures: how many could not be.
+        is_current: whether the last one that was promoted answers.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Load the models of a data set.
+
+        Args:
+            name: of the data set.
+
+        Raises:
+            UserError: there is no champion, or it can't be used.
+        """
+        self.name = name
+        self.takeovers = self.failures = 0
+        self.is_current = True
+        self.models = load_models(name)
+        self._seen = self._state()
+        self._retry_at = float("inf")
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._end.set()
+
+    def _run(self) -> None:
+        while not self._end.wait(limits.WATCH_SECONDS):
+            state = self._state()
+            if state != self._seen or time.monotonic() >= self._retry_at:
+                self._seen, self._retry_at = state, float("inf")
+                self._take_up()
+                # Jobs of the old models may still run: what they hold is given back a look later.
+                self._end.wait(limits.WATCH_SECONDS)
+                give_memory_back()
+
+    def _take_up(self) -> None:
+        old = self.models
+        try:
+            self.models = load_models(self.name, old)
+        except Exception as error:  # whatever it is, the old models keep answering
+            self.failures += 1
+            self.is_current = False
+            self._retry_at = time.monotonic() + limits.RETRY_SECONDS
+            text = explain(error) or f"{type(error).__name__}: {error}"
+            log.error("%s keeps answering: %s", old.champion.title, text)
+            return
+        self.is_current = True
+        self.takeovers += self.models.champion is not old.champion
+        log.info("%s answers", self.models.champion.title)
+
+    def _state(self) -> State:
+        """What changes when a record is added or an artefact replaced."""
+        try:
+            wanted = choice.promoted(self.name)
+            keys = [*([wanted.key] if wanted else []), *choice.best_runs()]
+        except UserError:
+            keys = []
+        artefacts = [paths.EXPORTED / key / DESCRIPTION_FILE for key in keys]
+        files = [paths.PROMOTIONS / f"{self.name}.jsonl", choice.LEADERBOARD, *artefacts]
+        return tuple(map(_state_of, files))
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def give_memory_back() -> None:
+    """Return to the system what models that are gone have held; glibc would keep it."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim:
+            trim(0)
