@@ -78,11 +78,12 @@ TINY_MODELS = {
 }
 
 
-# What starts a browser or a server stays in one worker.
+# What starts a browser, a server or another long process stays in one worker.
 TOGETHER = {
     "tests/reporting/test_report.py": "browser",
     "tests/stages/test_mlflow_ui.py": "browser",
     "tests/stages/test_outage.py": "server",
+    "tests/tracking/test_pyfunc_loader.py": "loader",
     "tests/web/test_page.py": "browser",
     "tests/web/test_server.py": "server",
 }

@@ -178,6 +178,7 @@ def test_a_comparison_before_the_evaluations_says_what_to_run(split_project: Pro
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(has_gpu(), reason="with a GPU, TensorFlow's first lines are shown")
 def test_a_stage_that_starts_tensorflow_prints_only_its_own_lines(split_project: Project) -> None:
     done = split_project.run(*COMMAND, "evaluate", "model=tiny_lm")

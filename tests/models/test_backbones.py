@@ -71,6 +71,7 @@ def features(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float3
     return predict(keras.Model(model.input, model.get_layer("features").output), images)
 
 
+@pytest.mark.slow
 def test_a_model_computes_what_its_backbone_does_with_pixels_scaled_as_for_its_training(
     mobile: BackboneConfig,
 ) -> None:
@@ -127,6 +128,7 @@ def test_grey_images_of_another_size_are_made_fit_in_the_model(lite: BackboneCon
         built(lite, (28, 28, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trainable", "learning"),
     [
@@ -182,6 +184,7 @@ def test_weights_that_are_not_there_or_not_the_right_ones_cost_a_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_weights_called_imagenet_are_those_in_keras_own_folder(
     mobile: BackboneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +230,7 @@ def torch_state(arrays: dict[str, NDArray[np.float32]], extra: bytes = b"") -> b
     return b"".join(parts)
 
 
+@pytest.mark.slow
 def test_weights_of_pytorch_become_those_of_keras(lite: BackboneConfig, tmp_path: Path) -> None:
     network = backbones.load(lite)
     arrays: dict[str, NDArray[np.float32]] = OrderedDict()

@@ -97,6 +97,7 @@ def test_inputs_that_are_missing_or_do_not_fit_are_named_in_a_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_moving_averages_are_resumed_bit_for_bit_and_used_for_validation() -> None:
     training, validation = tiny_examples(50, seed=0), tiny_examples(20, seed=1)
 

@@ -40,6 +40,7 @@ def clean(digits: Drawn) -> Judged:
     return [shifts.compare(usual, window) for window in windows(pool, 300, seed=0)]
 
 
+@pytest.mark.slow
 def test_300_clean_windows_raise_no_alarm(clean: Judged) -> None:
     """The level allows one or more with a probability of 0.3 %, whatever the seed."""
     assert not [shift for found in clean for shift in found if shift.moved]
@@ -54,6 +55,7 @@ def test_large_clean_windows_raise_no_alarm(digits: Drawn) -> None:
     assert alarms(*digits, count=10, seed=0, size=shifts.MOST) == 0
 
 
+@pytest.mark.slow
 def test_every_shifted_stream_is_found_with_100_images() -> None:
     images, labels = drawn_digits(5000, seed=1)
     model = nearest_mean(images[:1000], labels[:1000])

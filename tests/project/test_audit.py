@@ -51,6 +51,7 @@ def audit(root: Project, port: int) -> subprocess.CompletedProcess[str]:
     return root.run("make", "audit", PIP_AUDIT_OSV_URL=address, NO_PROXY="127.0.0.1")
 
 
+@pytest.mark.slow
 def test_a_vulnerability_fails_until_it_is_accepted_with_a_reason(
     root: Project, database: ThreadingHTTPServer
 ) -> None:

@@ -185,6 +185,7 @@ def test_ctrl_c_is_no_traceback(project: Project) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_split_killed_halfway_leaves_nothing_under_its_name(project: Project) -> None:
     write = '        (fresh / "origin.json").write_text'
     file = "src/image_classification/data/arrays.py"

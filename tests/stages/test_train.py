@@ -167,6 +167,7 @@ def test_a_checkpoint_of_another_precision_is_quarantined(
         assert np.array_equal(one, two)
 
 
+@pytest.mark.slow
 def test_train_and_evaluate_agree(workspace: Path, compose: Compose) -> None:
     config = tiny(compose, "output_dir=runs/tiny_cnn-0")
     trained = train(config)

@@ -121,6 +121,7 @@ def test_a_store_that_cannot_be_one_costs_a_line_and_no_time(
     ]
 
 
+@pytest.mark.slow
 def test_an_interruption_does_not_wait_for_thousands_of_events(project: Path) -> None:
     (project / "it").mkdir()
     run = live_run.LiveRun(project / "it", project / "it", live_run.opening("mine", "it", {}))
@@ -260,6 +261,7 @@ def test_a_repeated_evaluation_is_logged_where_it_differs(project: Path) -> None
     assert history == {"test_accuracy": [0.5], "seconds": [3.0, 4.0]}
 
 
+@pytest.mark.slow
 def test_processes_that_upload_the_same_at_once_make_one_run(project: Path) -> None:
     folder = logged_run(project / "it")
 
@@ -269,6 +271,7 @@ def test_processes_that_upload_the_same_at_once_make_one_run(project: Path) -> N
     assert waiting(project) == []
 
 
+@pytest.mark.slow
 def test_versions_that_are_registered_at_once_do_not_clash(project: Path) -> None:
     keys = []
     for name in ("a", "b", "c"):

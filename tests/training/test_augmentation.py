@@ -119,6 +119,7 @@ def test_what_two_settings_draw_is_independent() -> None:
     assert abs(np.corrcoef(flipped, raised)[0, 1]) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", COMPILED)
 def test_a_state_resumes_bit_for_bit(jit_compile: bool) -> None:
     whole = augmented(LIGHT, compiled=jit_compile)
@@ -128,6 +129,7 @@ def test_a_state_resumes_bit_for_bit(jit_compile: bool) -> None:
     assert resumed.rows[1]["loss"] == whole.rows[1]["loss"]
 
 
+@pytest.mark.slow
 def test_other_seeds_and_epochs_draw_other_changes() -> None:
     first, other = augmented(LIGHT, seed=5), augmented(LIGHT, seed=6)
     augment = augmentation(LIGHT, 5)

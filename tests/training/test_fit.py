@@ -283,6 +283,7 @@ def test_weights_change_what_is_learned_and_resume_bit_for_bit() -> None:
     assert not np.array_equal(unweighted.weights[0], whole.weights[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "jit_compile", [False, pytest.param(True, id="xla", marks=pytest.mark.slow)]
 )

@@ -104,6 +104,7 @@ def test_without_a_backbone_nothing_changes() -> None:
     assert_same(same[-1].variables, saved[-1].variables)
 
 
+@pytest.mark.slow
 def test_a_head_on_kept_features_is_what_it_would_be_on_the_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -58,6 +58,7 @@ def tiny(compose: Compose, *overrides: str) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_the_steps_of_each_epoch_and_clears_them(
     workspace: Path,
     compose: Compose,

@@ -1,1 +1,1 @@
-"""The commands beside the stages, a file each: `image-classification NAME`."""
+"""The commands beside the stages, a file each."""

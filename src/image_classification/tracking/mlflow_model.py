@@ -19,11 +19,12 @@ from mlflow.types import Schema, TensorSpec
 
 from image_classification.core import paths
 from image_classification.core.tensorflow_log import quiet_start
-from image_classification.tracking import mlflow_store, pyfunc_loader
+from image_classification.tracking import mlflow_store
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_run import MlflowRun, file_sizes
 from image_classification.tracking.mlflow_tags import MODEL_FILES
 
+LOADER = Path(__file__).with_name("pyfunc_loader.py")  # not imported: it takes TensorFlow
 CODE = "code"  # the folder of the loader, in that of the model
 REQUIREMENTS = ("tensorflow", "keras", "numpy")  # of a logged model
 
@@ -124,8 +125,8 @@ def _save(path: str, mlflow_model: Model, **details: Any) -> None:
     folder.mkdir()  # where mlflow.keras puts the input example before it makes the folder
     mlflow.keras.save_model(path=path, mlflow_model=mlflow_model, **details)
     (folder / CODE).mkdir()
-    shutil.copy(pyfunc_loader.__file__, folder / CODE)
-    loader = {"loader_module": pyfunc_loader.__name__.rpartition(".")[2], "code": CODE}
+    shutil.copy(LOADER, folder / CODE)
+    loader = {"loader_module": LOADER.stem, "code": CODE}
     mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME].update(loader)
     mlflow_model.save(str(folder / MLMODEL_FILE_NAME))
 
