@@ -142,7 +142,7 @@ def promote(root: Path, key: str) -> None:
     model = "cnn" if key[0] == MODELS["cnn"] else "dcnn"
     judged: dict[str, Any] = {
         **{"run": f"{model}-0", "model": model, "key": key, "version": int(key[0])},
-        **{"sha256": key[0] * 64, "weights_sha256": "", "data": ""},
+        **{"sha256": "", "weights_sha256": key[0] * 64, "data": ""},
         "split": {"seed": 42, "split_per_seed": False, "folds": None},
     }
     numbers = {"to": dict.fromkeys(records.NUMBERS, 1)}
@@ -169,7 +169,7 @@ def break_artefacts(root: Path) -> list[str]:
     for folder in (nonsense, empty, classes):  # whose hashes are right
         described = json.loads((folder / "served.json").read_text())
         described["sha256"] = hashlib.sha256((folder / "model.tflite").read_bytes()).hexdigest()
-        described["model_sha256"] = folder.name[0] * 64
+        described["weights_sha256"] = folder.name[0] * 64
         if folder == classes:
             described["classes"].append("one too many")
         (folder / "served.json").write_text(json.dumps(described))

@@ -41,7 +41,7 @@ def main(root: Path) -> None:
             **{"name": "mnist", "model": name, "run": f"{name}-0", "key": folder.name},
             **{"version": version, "classes": [str(digit) for digit in range(10)]},
             **{"image_shape": SHAPE, "resize": "pad", "normalise": True, "engine": ""},
-            **{"model_sha256": str(version) * 64, "sha256": "", "checked": {}, "folder": folder},
+            **{"weights_sha256": str(version) * 64, "sha256": "", "checked": {}, "folder": folder},
         }
         artifact.write(conversion.convert(model, Artifact(**values), images))
         expected[str(version)] = model.predict(images, verbose=0).tolist()

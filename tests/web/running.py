@@ -59,7 +59,7 @@ def make_artefacts(folder: Path) -> None:
             **{"name": NAME, "model": model, "run": f"{model}-0", "key": key, "version": version},
             **{"classes": [str(digit) for digit in range(10)], "image_shape": (28, 28, 1)},
             **{"resize": "pad", "normalise": True, "engine": "", "sha256": "", "checked": {}},
-            **{"model_sha256": key[0] * 64, "folder": folder / key},
+            **{"weights_sha256": key[0] * 64, "folder": folder / key},
         }
         described = Artifact(**values)
         (folder / key).mkdir()
@@ -71,7 +71,7 @@ def project(root: Path, artefacts: Path, **changes: Any) -> Path:
     shutil.copytree(ROOT / paths.CONF, root / paths.CONF)
     (root / paths.PARAMS).write_text(yaml.safe_dump(fixed_params(NAME, ["lm"])))
     shutil.copytree(artefacts, root / paths.EXPORTED)
-    board = [{"model": model, "run": key} for key, model in RUNS.items()]
+    board = [{"model": model, "seed": 0, "run": key} for key, model in RUNS.items()]
     (root / paths.REPORTS).mkdir()
     (root / "reports/leaderboard.json").write_text(json.dumps(board))
     for key in RUNS:
@@ -85,7 +85,7 @@ def promote(root: Path, key: str, **changes: Any) -> None:
     model = RUNS.get(key, "other")
     judged: dict[str, Any] = {
         **{"run": f"{model}-0", "model": model, "key": key, "version": None},
-        **{"sha256": key[0] * 64, "weights_sha256": "", "data": ""},
+        **{"sha256": "", "weights_sha256": key[0] * 64, "data": ""},
         "split": {"seed": 42, "split_per_seed": False, "folds": None},
         **changes,
     }
@@ -103,7 +103,7 @@ def copy_artefact(root: Path, key: str, new: str) -> Path:
     source, target = root / paths.EXPORTED / key, root / paths.EXPORTED / new
     shutil.copytree(source, target)
     described = replace(
-        artifact.read(target), key=new, model_sha256=new[0] * 64, run=f"{new[:4]}-0"
+        artifact.read(target), key=new, weights_sha256=new[0] * 64, run=f"{new[:4]}-0"
     )
     artifact.write(described)
     return target

@@ -20,7 +20,7 @@ def served(shape: tuple[int, int, int] = (4, 3, 1)) -> Artifact:
     values: dict[str, Any] = {
         **{"name": "tiny", "model": "m", "run": "m-0", "key": "k", "version": None},
         **{"classes": ["a", "b"], "image_shape": shape, "resize": "pad", "normalise": False},
-        **{"engine": "litert", "model_sha256": "", "sha256": "", "checked": {}, "folder": Path()},
+        **{"engine": "litert", "weights_sha256": "", "sha256": "", "checked": {}, "folder": Path()},
     }
     return Artifact(**values)
 

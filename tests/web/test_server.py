@@ -328,7 +328,7 @@ def test_a_broken_champion_never_answers(root: Path) -> None:
     with serving(root) as server:
         for key, changes, said in (
             ("c" * 32, {}, "has SHA-256"),
-            ("d" * 32, {"sha256": "0" * 64}, "made from another model than the promoted one"),
+            ("d" * 32, {"weights_sha256": "0" * 64}, "made from other weights than"),
         ):
             promote(root, key, **changes)
             server.wait_for_log(f"straight-0 .* keeps answering: .*{said}")

@@ -22,6 +22,7 @@ from image_classification.core.files import atomic_folder, sha256
 from image_classification.data import fingerprint
 from image_classification.data.arrays import Split
 from image_classification.models import saved
+from image_classification.promotion import evidence
 from image_classification.serving import artifact, conversion, lookup
 from image_classification.serving.artifact import Artifact
 from image_classification.tracking import event_log, mlflow_origin, mlflow_promotions, provenance
@@ -65,6 +66,7 @@ def _export_one(key: str, config: Config, split: Split) -> Artifact:
     with tempfile.TemporaryDirectory() as scratch:
         source = _source(key, config.data.dataset, Path(scratch))
         model = saved.load(source.file, source.sha256)
+        weights = evidence.weights_sha256(source.file, f"remove {source.file.parent}")
     _require_fit(source, model, config, split)
     height, width, channels = split.image_shape
     with atomic_folder(paths.EXPORTED / key) as folder:
@@ -79,7 +81,7 @@ def _export_one(key: str, config: Config, split: Split) -> Artifact:
             resize=config.data.resize,
             normalise=config.data.normalise,
             engine="",
-            model_sha256=source.sha256,
+            weights_sha256=weights,
             sha256="",
             checked={},
             folder=folder,

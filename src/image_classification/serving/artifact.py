@@ -25,7 +25,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {  # of the fields of the descriptio
     "resize": str,
     "normalise": bool,
     "engine": str,
-    "model_sha256": str,
+    "weights_sha256": str,
     "sha256": str,
     "checked": dict,
 }
@@ -46,7 +46,8 @@ class Artifact:
     resize: how images of another size are brought to it; see `decode`.
     normalise: whether drawings are brought to the form of MNIST.
     engine: litert or tf_function.
-    model_sha256: of the model in Keras' format, in hexadecimal.
+    weights_sha256: of the weights that it was made from, in hexadecimal: MLflow's copy of a model
+        has them too, though its file has another hash.
     sha256: of the engine's file, in hexadecimal.
     checked: images compared with Keras, labels_equal, and the largest_difference of a probability.
     folder: that all of this lies in.
@@ -62,7 +63,7 @@ class Artifact:
     resize: str
     normalise: bool
     engine: str
-    model_sha256: str
+    weights_sha256: str
     sha256: str
     checked: dict[str, Any]
     folder: Path

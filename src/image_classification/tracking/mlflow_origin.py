@@ -34,6 +34,9 @@ def origin(experiment: str, key: str) -> Origin:
         cause = mlflow_store.cause_of(error)
         raise mlflow_store.UnreachableError(f"the tracking store can't be used: {cause}") from error
     if run is None:
-        raise UserError(f"{mlflow.get_tracking_uri()} has no run {key} of {experiment}")
+        raise UserError(
+            f"{mlflow.get_tracking_uri()} has no run {key} of {experiment}, nor has runs/: if it "
+            "was champion, `image-classification promote --reason ...` makes another one"
+        )
     tags = run.data.tags
     return Origin(tags["model"], int(tags["seed"]), tags[stored(DATA_HASH)])

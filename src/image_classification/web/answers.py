@@ -89,7 +89,7 @@ def version(models: Models, is_current: bool) -> Answer:
             "name": artifact.name,
             **models.champion.names(),
             "key": artifact.key,
-            "model_sha256": artifact.model_sha256,
+            "weights_sha256": artifact.weights_sha256,
             "sha256": artifact.sha256,
             "is_current": is_current,
             "image_shape": artifact.image_shape,

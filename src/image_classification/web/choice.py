@@ -1,23 +1,20 @@
 """Which models are to be served, by the records of promotions and the leaderboard."""
 
-import json
 from dataclasses import dataclass
 
 from image_classification.core import paths
-from image_classification.core.errors import UserError
-from image_classification.promotion import records
+from image_classification.promotion import candidates, records
 
-LARGEST_LEADERBOARD = 2**24  # bytes
 LEADERBOARD = paths.REPORTS / "leaderboard.json"
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The run that was promoted last, and the SHA-256 of its model.keras."""
+    """The run that was promoted last, and the SHA-256 of its weights."""
 
     key: str
     run: str
-    model_sha256: str
+    weights_sha256: str
 
 
 def promoted(name: str) -> Champion | None:
@@ -29,7 +26,7 @@ def promoted(name: str) -> Champion | None:
     record = records.champion(records.read(name))
     if record is None:
         return None
-    return Champion(record.to.key, record.to.run, record.to.sha256)
+    return Champion(record.to.key, record.to.run, record.to.weights_sha256)
 
 
 def best_runs() -> list[str]:
@@ -38,16 +35,11 @@ def best_runs() -> list[str]:
     Raises:
         UserError: the leaderboard is damaged.
     """
-    try:
-        with LEADERBOARD.open("rb") as stream:
-            rows = json.loads(stream.read(LARGEST_LEADERBOARD))
-        best: dict[str, str] = {}
-        for row in rows:  # best first
-            best.setdefault(str(row["model"]), str(row["run"]))
-    except FileNotFoundError:
+    if not LEADERBOARD.exists():
         return []
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{LEADERBOARD} can't be read: run dvc repro") from error
+    best: dict[str, str] = {}
+    for candidate in candidates.compared():  # best first
+        best.setdefault(candidate.model, candidate.key)
     return [key for key in best.values() if (paths.EXPORTED / key).is_dir()]
 
 

@@ -25,11 +25,11 @@ def load_models(name: str, old: Models | None = None) -> Models:
     wanted = choice.promoted(name)
     if wanted is None:
         raise UserError(f"{name} has no champion: `image-classification promote` makes one")
-    champion = old.find(wanted.key, wanted.model_sha256) if old else None
+    champion = old.find(wanted.key, wanted.weights_sha256) if old else None
     if champion is None:
         if not (paths.EXPORTED / wanted.key).is_dir():
             _export(wanted)
-        champion = load(wanted.key, wanted.model_sha256)
+        champion = load(wanted.key, wanted.weights_sha256)
     return Models(champion, _others(champion, old))
 
 

@@ -62,30 +62,30 @@ class Models:
         """All of them."""
         return (self.champion, *self.others)
 
-    def find(self, key: str, model_sha256: str) -> Served | None:
+    def find(self, key: str, weights_sha256: str) -> Served | None:
         """The one that was made from this run's model, if it is among them."""
         for served in self.all():
-            if (served.artifact.key, served.artifact.model_sha256) == (key, model_sha256):
+            if (served.artifact.key, served.artifact.weights_sha256) == (key, weights_sha256):
                 return served
         return None
 
 
-def load(key: str, model_sha256: str | None = None) -> Served:
+def load(key: str, weights_sha256: str | None = None) -> Served:
     """Load the artefact of a run, check its hash, and try it on two black images.
 
     Args:
         key: of the run.
-        model_sha256: of the Keras model that it must have been made from; None: of any.
+        weights_sha256: of the weights that it must have been made from; None: of any.
 
     Raises:
-        UserError: the artefact is missing, damaged, made from another model, or gives no
+        UserError: the artefact is missing, damaged, made from other weights, or gives no
             probabilities.
     """
     folder = paths.EXPORTED / key
     artifact = artifacts.read(folder)
-    if model_sha256 is not None and artifact.model_sha256 != model_sha256:
+    if weights_sha256 is not None and artifact.weights_sha256 != weights_sha256:
         raise UserError(
-            f"{folder} was made from another model than the promoted one: remove it, and it is "
+            f"{folder} was made from other weights than the promoted ones: remove it, and it is "
             "made again"
         )
     if artifact.engine != "litert":
