@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -55,9 +55,14 @@ class Candidate:
         return self.path.removesuffix(".png")
 
 
-TYPES = {
-    field.name: (int, type(None)) if field.name == "version" else field.type
-    for field in fields(Candidate)
+TYPES: dict[str, type | tuple[type, ...]] = {  # of the fields, as they stand in the manifest
+    "path": str,
+    "label": str,
+    "answer": str,
+    "probability": float,
+    "key": str,
+    "version": (int, type(None)),
+    "time": str,
 }
 
 
@@ -178,7 +183,7 @@ def _parsed(line: bytes, place: str) -> Candidate:
         values = json.loads(line)
         candidate = Candidate(**values)
         for name, kind in TYPES.items():
-            if not isinstance(values[name], kind):  # type: ignore[arg-type]  # a field's is a type
+            if not isinstance(values[name], kind):
                 raise ValueError(f"{name} is {values[name]!r:.50}")
         if Path(candidate.path).name != candidate.path or not candidate.path.endswith(".png"):
             raise ValueError(f"path is {candidate.path!r:.50}")

@@ -120,7 +120,7 @@ def _write_saved_model(model: keras.Model, target: Path) -> None:
 def _silent() -> Iterator[None]:
     """Leave out what the converters print, from C++ as well: what matters is raised."""
     kept: list[Any] = [os.dup(number) for number in (1, 2)]
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  # no path of the project
+    with Path(os.devnull).open("wb") as nowhere:
         for number in (1, 2):
             os.dup2(nowhere.fileno(), number)
     try:

@@ -15,7 +15,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     waiting_since: float | None = None  # for the rest of a request, by the loop's time
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a request."""
         super().connection_made(transport)
         self.waiting_since = self.loop.time()
