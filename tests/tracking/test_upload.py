@@ -25,6 +25,7 @@ from image_classification.tracking import (
 from image_classification.tracking.background_logger import BackgroundLogger
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_run import MlflowRun
+from image_classification.tracking.uploader import Uploader
 
 
 @pytest.fixture(autouse=True)
@@ -446,3 +447,32 @@ def test_an_outage_in_the_background_is_tried_again(
     said = capsys.readouterr().err
     assert said.count("MLflow: down: the run continues") == 1
     assert said.count("MLflow answers again") == 1
+
+
+def test_metrics_are_gathered_so_that_uploads_hold_the_training_up_less(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background_logger, "GATHERING_SECONDS", 3600.0)
+    batches = []
+    log = Uploader.log
+    monkeypatch.setattr(
+        Uploader, "log", lambda self, batch: (batches.append(len(batch)), log(self, batch))
+    )
+    metrics = [
+        {"type": "metrics", "values": {"loss": 1.0}, "step": step, "time": 1, "of_model": False}
+        for step in range(4)
+    ]
+    folder = logged_run(project / "it", *metrics)
+    logger = BackgroundLogger(folder)
+    run, *waiting, end = event_log.read(folder / "events.jsonl")
+    for event in (run, *waiting):
+        logger.log(event)
+    deadline = time.monotonic() + 30
+    while not batches:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    logger.log(end)
+
+    assert logger.finish("digest")
+
+    assert batches == [1, 4, 1]

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from image_classification.tracking.mlflow_store import OUTAGES, cause_of
 from image_classification.tracking.uploader import Uploader
 
 RETRY_SECONDS = 3.0
+GATHERING_SECONDS = 5.0  # between two uploads of metrics; each takes time from the training
 
 
 class BackgroundLogger:
@@ -22,6 +24,7 @@ class BackgroundLogger:
         self._model: Any = None
         self._digest: str | None = None
         self._waiting: list[Event] = []
+        self._last_upload = -GATHERING_SECONDS
         self._changed = threading.Condition()
         self._finishing = False
         self._last_error = ""  # of MLflow, while it is down
@@ -80,12 +83,18 @@ class BackgroundLogger:
         """The next events: many of metrics, or one of another type; none when all is logged."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._finishing)
+            pause = self._last_upload + GATHERING_SECONDS - time.monotonic()
+            self._changed.wait_for(self._is_urgent, max(0.0, pause))
             others = (i for i, event in enumerate(self._waiting) if event["type"] != "metrics")
             return self._waiting[: next(others, len(self._waiting)) or 1]
+
+    def _is_urgent(self) -> bool:
+        return self._finishing or any(event["type"] != "metrics" for event in self._waiting)
 
     def _logged(self, batch: Sequence[Event], is_deleted: bool) -> None:
         with self._changed:
             del self._waiting[: len(batch)]
+            self._last_upload = time.monotonic()
         if batch[0]["type"] == "run" and is_deleted:
             message = "was deleted in MLflow: nothing more is logged there; its event log is kept"
             print(f"run {batch[0]['key']} {message}", file=sys.stderr)

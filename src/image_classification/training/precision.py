@@ -7,6 +7,10 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+# As Linux names them: Intel's AMX, AVX-512 of Intel and AMD, and Arm's.
+NATIVE_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
+PROCESSOR = Path("/proc/cpuinfo")
+
 
 def usable_precision(wanted: str) -> str:
     """The precision wanted by `recipe.precision` if this machine has it built in, else float32."""
@@ -15,9 +19,16 @@ def usable_precision(wanted: str) -> str:
         details = tf.config.experimental.get_device_details(gpus[0])
         fast_bfloat16 = details.get("compute_capability", (0, 0)) >= (8, 0)  # Ampere and later
     else:
-        processor = Path("/proc/cpuinfo")
-        fast_bfloat16 = processor.exists() and "amx_bf16" in processor.read_text()
+        fast_bfloat16 = PROCESSOR.exists() and has_native_bfloat16(PROCESSOR.read_text())
     return wanted if fast_bfloat16 else "float32"
+
+
+def has_native_bfloat16(cpuinfo: str) -> bool:
+    """Whether a processor computes in bfloat16 itself, by what /proc/cpuinfo says of it.
+
+    Where it does not, TensorFlow imitates it, which takes longer than float32.
+    """
+    return not NATIVE_BFLOAT16.isdisjoint(cpuinfo.split())
 
 
 @contextmanager
