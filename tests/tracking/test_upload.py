@@ -5,6 +5,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -453,11 +454,14 @@ def test_metrics_are_gathered_so_that_uploads_hold_the_training_up_less(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background_logger, "GATHERING_SECONDS", 3600.0)
-    batches = []
+    batches: list[int] = []
     log = Uploader.log
-    monkeypatch.setattr(
-        Uploader, "log", lambda self, batch: (batches.append(len(batch)), log(self, batch))
-    )
+
+    def counted(self: Uploader, batch: Sequence[Event]) -> None:
+        batches.append(len(batch))
+        log(self, batch)
+
+    monkeypatch.setattr(Uploader, "log", counted)
     metrics = [
         {"type": "metrics", "values": {"loss": 1.0}, "step": step, "time": 1, "of_model": False}
         for step in range(4)
