@@ -152,7 +152,7 @@ def fixed_params(data: str, models: list[str], **recipe: object) -> dict[str, An
     params["data"]["name"] = data
     params["data"]["path"] = "images"  # DVC takes no null for a path
     params["recipe"] |= {"name": "fast", **recipe}
-    params["augmentation"]["name"] = "none"
+    params["augmentation"]["name"] = "by_model"
     params["promotion"]["name"] = "default"
     return dict(params)
 

@@ -150,5 +150,5 @@ def test_a_key_with_a_line_break_is_named_in_one_line() -> None:
 
     line = explain(raised.value)
     assert line is not None
-    assert line.startswith("unknown key model.a b; known here: backbone,")
+    assert line.startswith("unknown key model.a b; known here: augmentation,")
     assert len(line.splitlines()) == 1

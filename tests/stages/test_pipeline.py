@@ -104,7 +104,7 @@ def test_a_run_holds_parameters_test_metrics_and_artifacts(trained: Project) -> 
     run = runs(trained)["tiny_cnn-0"]
 
     assert run.data.params["recipe.epochs"] == "2"
-    assert run.data.params["augmentation.name"] == "none"
+    assert run.data.params["augmentation.name"] == "by_model"
     assert run.data.params["model.dropout"] == "0.25"
     assert run.data.params["seed"] == "0"
     # Details would come first in MLflow's table of differences; config.yaml has them.
@@ -337,7 +337,7 @@ EVALUATED = {f"evaluate@{name}" for name in NAMES}
         ("conf/recipe/fast.yaml", {"warm_up": 0.123}, TRAINED),
         ("params.yaml", {"recipe.epochs": 3}, TRAINED),
         ("params.yaml", {"augmentation.name": "light"}, TRAINED),
-        ("conf/augmentation/none.yaml", {"shift": 0.1}, TRAINED),
+        ("conf/augmentation/by_model.yaml", {"shift": 0.1}, TRAINED),
         ("conf/augmentation/light.yaml", {"shift": 0.2}, set()),
         ("conf/data/tiny.yaml", {"split_seed": 43}, {"split", "compare"}),
         ("params.yaml", {"compare.metric": "f1_macro"}, {"compare"}),

@@ -41,7 +41,7 @@ FILES = sorted(path.stem for path in (ROOT / "conf/augmentation").glob("*.yaml")
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_composes_and_leaves_uint8_images(compose: Compose, name: str) -> None:
-    config = compose(f"augmentation={name}").augmentation
+    config = compose(f"augmentation={name}", "model=best").augmentation
     augment = augmentation(config, 0)
 
     assert config.name == name
@@ -51,9 +51,18 @@ def test_every_file_composes_and_leaves_uint8_images(compose: Compose, name: str
         assert not np.array_equal(images, IMAGES)
 
 
-def test_none_makes_no_layer_and_is_what_this_project_uses_unless_told(compose: Compose) -> None:
-    assert compose().augmentation.name == "none"
-    assert augmentation(compose().augmentation, 0) is None
+def test_images_are_changed_only_where_a_model_asks_for_it(compose: Compose) -> None:
+    assert augmentation(compose("model=cnn").augmentation, 0) is None
+    asking = ["model=cnn", "+model.augmentation={rotate: 12, shift: 0.08}"]
+    changed = compose(*asking).augmentation
+    assert (changed.rotate, changed.shift, changed.zoom, changed.flip) == (12, 0.08, 0, "none")
+    assert augmentation(compose(*asking, "augmentation=none").augmentation, 0) is None
+    assert compose(*asking, "augmentation.rotate=5").augmentation.rotate == 5
+
+
+def test_a_model_that_asks_for_an_unknown_change_is_refused(compose: Compose) -> None:
+    with pytest.raises(UserError, match=r"model\.augmentation: must be settings among flip, "):
+        compose("+model.augmentation.rotation=12")
 
 
 def test_digits_are_not_mirrored_by_the_light_one(compose: Compose) -> None:

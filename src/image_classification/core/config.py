@@ -13,7 +13,11 @@ from image_classification.core.errors import UserError
 
 FAMILY = r"[\w -]+"  # a model's, part of the name of a picture
 ROLES = ("train_images", "train_labels", "test_images", "test_labels")
-FAST = ("epochs", "batch_size", "learning_rate", "precision")  # what a model may set for `fast`
+FAST = (  # what a model may set for `fast`
+    *("epochs", "batch_size", "learning_rate", "precision"),
+    *("optimizer", "weight_decay", "label_smoothing"),
+)
+CHANGES = ("flip", "shift", "rotate", "zoom", "contrast")  # that an augmentation can make
 KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but idx are one's own
 RESIZE = ("pad", "crop", "stretch")
 MOST_CLASSES = 2**16  # a label is one or two bytes
@@ -146,6 +150,7 @@ class ModelConfig:
     family: str = "${model.name}"  # models of one family share a figure
     dropout: float = 0.0  # rate of the Dropout layers that give none
     fast: dict[str, Any] = field(default_factory=dict)  # where it differs from the recipe `fast`
+    augmentation: dict[str, Any] = field(default_factory=dict)  # what `by_model` changes
     jit_compile: bool = False  # whether XLA compiles the training
     backbone: BackboneConfig | None = None  # what comes before the layers
 
@@ -159,6 +164,8 @@ class ModelConfig:
         _require(
             set(self.fast) <= set(FAST), "model.fast", f"settings among {', '.join(FAST)}", self
         )
+        changes = set(self.augmentation) <= set(CHANGES)
+        _require(changes, "model.augmentation", f"settings among {', '.join(CHANGES)}", self)
         if len(self.layers) > MOST_LAYERS:
             raise UserError(f"model.layers: at most {MOST_LAYERS}, got {len(self.layers)}")
         for name, layer in self.layers.items():
@@ -311,6 +318,7 @@ def defining(config: Config) -> dict[str, Any]:
     # of images to predict.
     for key in ("files", "mirrors", "published", "path", "table", "bad_files", "normalise"):
         del values["data"][key]
+    del values["model"]["augmentation"]  # it counts where the augmentation takes it over
     if config.model.backbone is None:
         del values["model"]["backbone"]
     return {key: values[key] for key in ("seed", "data", "model", "recipe", "augmentation")}
