@@ -6,6 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 5000
+JOBS ?= 1
 PAGES = $(if $(filter http%,$(MLFLOW_TRACKING_URI)),,http://$(HOST):$(PORT))
 INSTALLED := $(VENV)/.installed
 # Two calls at once would make the same .venv/ and run the same stages. The lock ends with its process.
@@ -50,13 +51,16 @@ install:
 	&& uv pip install --python $(VENV) --no-deps --no-build-isolation --quiet --editable .
 	@touch $(INSTALLED)
 
-repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, compare
+repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, compare (JOBS=2: two runs at once)
 	@# DVC refuses to start while its list of locks, or dvc.lock, is cut short, as a kill can leave them.
+	@# setpriv: what make has started gets SIGTERM when make dies, also by SIGKILL.
 	@if [ -e .dvc/tmp/rwlock ]; then flock .dvc/tmp/rwlock.lock sh -c \
 		'python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock'; fi
 	@$(ALONE); if $(CUT_SHORT) && sleep 1 && $(CUT_SHORT); then \
 		echo "dvc.lock was cut short: back to Git's; what has run since comes from DVC's cache" >&2; \
-		git checkout --quiet -- dvc.lock 2>/dev/null || rm dvc.lock; fi; echo dvc repro; exec dvc repro
+		git checkout --quiet -- dvc.lock 2>/dev/null || rm dvc.lock; fi; \
+		pipeline="$(if $(filter 1,$(JOBS)),dvc repro,image-classification repro --jobs $(JOBS))"; \
+		echo $$pipeline; exec setpriv --pdeathsig TERM $$pipeline
 	@cat reports/leaderboard.md
 	@printf '\nReport       reports/index.html\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nEach run     runs/ and evaluations/, one folder a run\n'
 	@image-classification sync

@@ -19,11 +19,12 @@ STAGES = ("download", "split", "train", "evaluate", "compare")
 NEED_SPLIT = ("train", "evaluate", "compare")
 NEED_TENSORFLOW = ("train", "evaluate", "export")
 COMMANDS = (
-    *("sync", "links", "export", "predict", "promote", "rollback", "history"),
+    *("repro", "sync", "links", "export", "predict", "promote", "rollback", "history"),
     *("serve", "feedback", "drift"),
 )
 USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage by hand
        image-classification STAGE --help                its settings
+       image-classification repro --jobs N              the pipeline, up to N runs at once
        image-classification sync                        upload to MLflow what it does not have
        image-classification links                       where MLflow's pages show the runs
        image-classification export [NAME ...]           models in the form that is served

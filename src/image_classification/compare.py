@@ -41,6 +41,7 @@ from image_classification.tracking import (
     mlflow_pages,
     mlflow_promotions,
     provenance,
+    run_folder,
 )
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_store import UnreachableError
@@ -60,6 +61,7 @@ REGISTERED_MODEL = (
 
 def main(config: Config) -> int:
     """Compare the runs of all models and seeds, log it to MLflow, and ask the promotion gate."""
+    run_folder.discard_finished()
     best, *others = compare(config).entries
     print(f"best by validation: {best.name}; see {paths.REPORTS}/index.html")
     code = upload(*paths.stage_folders(config.models, config.seeds))

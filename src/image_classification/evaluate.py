@@ -28,6 +28,7 @@ from image_classification.models.prediction import predict
 from image_classification.tracking import event_log, run_folder
 from image_classification.tracking.event_log import Event
 from image_classification.tracking.outbox import upload
+from image_classification.tracking.provenance import TRAINING_KEY
 
 MISTAKES = 25  # on the sheet of the most confident ones
 MISTAKES_IN_TABLE = 1000  # of the most confident ones
@@ -39,7 +40,6 @@ def main(config: Config) -> int:
     evaluation = evaluate(config)
     accuracy = evaluation.metrics["test_accuracy"]
     print(f"test accuracy {accuracy:.4f}, details in {config.output_dir}")
-    run_folder.discard_finished()
     return upload(_training_folder(config), Path(config.output_dir))
 
 
@@ -76,6 +76,7 @@ def evaluate(config: Config) -> Evaluation:
     source = _training_folder(config)
     _require_trained(source, config)
     training = _read_training(source)
+    run_folder.discard_finished(str(training["provenance"].get(TRAINING_KEY)))
     model = saved.load(source / paths.MODEL_FILE, training["model_sha256"])
     evaluation = _measure(model, split, _training_costs(training, source))
     names = split.names("test")

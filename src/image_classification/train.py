@@ -94,7 +94,6 @@ def train(config: Config) -> TrainedModel:
     precision = usable_precision(config.recipe.precision)
     origin = {**provenance.of_training(config, dvc_hash(paths.SPLIT)), "precision": precision}
     folder = run_folder.run_folder(origin[provenance.TRAINING_KEY])
-    run_folder.discard_finished(keep=folder.name if paths.is_dvc_stage() else "")
     with _open_run(config, origin, folder) as run:
         with run.system_metrics():
             model, history = _fit(config, precision, split, run, folder)

@@ -269,6 +269,7 @@ class Command:
 
 COMMANDS = (
     Command(r"make (repro|publish|help|clean)", make, RUN),
+    Command(r"make repro JOBS=\d+", make, RUN),
     Command(r"make ui( HOST=\S+)?( PORT=\d+)?", make, SERVE),
     Command(r"make (test|lint)", make, "`.ci/run` does"),
     Command(r"make (setup|lock|audit)", make, "it asks other machines"),

@@ -40,16 +40,19 @@ def test_a_process_that_dies_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
-def test_finished_runs_are_discarded_but_for_the_one_to_keep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("key", "left"), [("a", ["b", "c"]), (None, ["c"]), ("*", ["a", "b", "c"])]
+)
+def test_finished_runs_are_discarded_by_their_key_or_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None, left: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for key in ("a", "b", "c"):
-        with run_folder.locked_folder(run_folder.run_folder(key)):
-            (run_folder.run_folder(key) / "events.jsonl").touch()
-            if key != "c":
-                run_folder.finish(run_folder.run_folder(key))
+    for each in ("a", "b", "c"):
+        with run_folder.locked_folder(run_folder.run_folder(each)):
+            (run_folder.run_folder(each) / "events.jsonl").touch()
+            if each != "c":
+                run_folder.finish(run_folder.run_folder(each))
 
-    run_folder.discard_finished(keep="b")
+    run_folder.discard_finished(key)
 
-    assert [folder.name for folder in run_folder.run_folders()] == ["b", "c"]
+    assert [folder.name for folder in run_folder.run_folders()] == left

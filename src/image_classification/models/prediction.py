@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 PREDICTION_BATCH = 1000  # images at once; any number gives the same results but for rounding
 LARGEST_OUTPUT = 2**26  # numbers that a layer gives for these images: 256 MiB
-READ = 2**27  # bytes of images that are in memory at once
 
 
 def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -22,11 +21,10 @@ def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32
         (n, classes), rows that sum to 1.
     """
     size = prediction_batch(model)
-    image_bytes = max(1, math.prod(images.shape[1:]))
-    step = max(1, READ // (size * image_bytes)) * size
+    # Keras' `predict` gives the same, but sets out anew at each call, for longer than nn computes.
     predicted = [
-        model.predict(np.asarray(images[start : start + step]), batch_size=size, verbose=0)
-        for start in range(0, len(images), step)
+        model.predict_on_batch(np.asarray(images[start : start + size]))
+        for start in range(0, len(images), size)
     ]
     return np.concatenate(predicted, dtype=np.float32)
 

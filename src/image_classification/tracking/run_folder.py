@@ -50,14 +50,15 @@ def is_finished(folder: Path) -> bool:
     return (folder / FINISHED).exists()
 
 
-def discard_finished(keep: str = "") -> None:
-    """Remove the folders of finished runs, but for the one of this name.
+def discard_finished(key: str | None = None) -> None:
+    """Remove the folders of finished runs, or only the one with this key.
 
-    When DVC starts another stage, it has taken up the results of the runs before.
+    For stages that depend on these runs: when they start, DVC has taken up the results. Of other
+    runs, which may be trained at the same time, nobody knows.
     """
     root = paths.home() / paths.CHECKPOINTS
     for marker in root.glob(f"*/{FINISHED}"):
-        if marker.parent.name != keep:
+        if key in (None, marker.parent.name):
             with suppress(UserError, OSError), locked_folder(marker.parent):
                 discard(marker.parent)
     for left in root.glob("*.discarded-*"):

@@ -1,0 +1,109 @@
+"""Command `image-classification repro --jobs N`: the pipeline, up to N runs at once.
+
+DVC runs one stage after the other, but several DVCs may be at work on different stages: each holds
+DVC's lock of the project but while its stage runs. So each run is trained and evaluated by a DVC of
+its own. A plain `dvc repro` ends it: whether all is done is decided as it is without this command.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from image_classification.core import paths
+from image_classification.core.command import one_line_errors
+
+DVC = (sys.executable, "-m", "dvc")
+# Each DVC, and with it its stage, gets SIGTERM when this process dies, however it does.
+BESIDE_OTHERS = ("setpriv", "--pdeathsig", "TERM", *DVC, "--wait-for-lock")
+NEEDED_BY_ALL = {"download", "split"}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run what can run at once, and become `dvc repro` for the rest."""
+    words = parser()
+    jobs = words.parse_args(arguments).jobs
+    if jobs < 1:
+        words.error("argument --jobs: must be 1 or more")
+    with one_line_errors():
+        os.chdir(paths.project_root())
+        changed = _changed_stages()
+        if NEEDED_BY_ALL & set(changed):
+            _require(subprocess.run([*BESIDE_OTHERS, "repro", "split"], check=False).returncode)
+            changed = _changed_stages()
+        _require(run_all(names_of_runs(changed), jobs))
+        print("dvc repro", flush=True)
+        os.execv(sys.executable, [*DVC, "repro"])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command's words."""
+    made = argparse.ArgumentParser("image-classification repro", description=__doc__)
+    made.add_argument("--jobs", type=int, required=True, help="how many runs at once, from 1")
+    return made
+
+
+def names_of_runs(stages: Sequence[str]) -> list[str]:
+    """The runs that stages train or evaluate, from the last to the first.
+
+    The last in `params.yaml` are usually the longest; started first, they keep no one waiting.
+    """
+    return list(
+        dict.fromkeys(stage.partition("@")[2] for stage in reversed(stages) if "@" in stage)
+    )
+
+
+def run_all(names: Sequence[str], jobs: int) -> int:
+    """Train and evaluate runs, so many at once; a run that fails stops no other.
+
+    Returns:
+        The exit code: 1 if any failed, after the errors of each.
+    """
+    with ThreadPoolExecutor(jobs) as pool:  # Ctrl-C reaches all, and starts no other
+        said = list(pool.map(_train_and_evaluate, names))
+    errors = [line for lines in said for line in lines]
+    print("".join(errors), end="", file=sys.stderr, flush=True)
+    return 1 if errors else 0
+
+
+def _train_and_evaluate(name: str) -> list[str]:
+    """The errors of a run, whose lines are printed as they come, each behind its name."""
+    stages = [f"train@{name}", f"evaluate@{name}"]
+    # --single-item: else DVC would lock what these depend on, to see whether it must be made.
+    with subprocess.Popen(
+        [*BESIDE_OTHERS, "repro", "--single-item", *stages],
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as dvc:
+        assert dvc.stdout is not None
+        errors = []
+        for line in filter(str.strip, dvc.stdout):
+            told = f"{name}: {line.rstrip()}\n"
+            sys.stdout.write(told)
+            sys.stdout.flush()
+            if line.lower().startswith("error: "):
+                errors.append(told)
+    if dvc.returncode == 0:
+        return []
+    return errors or [f"{name}: error: dvc ended with {dvc.returncode}\n"]
+
+
+def _changed_stages() -> list[str]:
+    """The stages of `dvc.yaml` that DVC would run, in its order."""
+    status = [*BESIDE_OTHERS, "status", "--json", str(paths.PIPELINE)]
+    done = subprocess.run(status, stdout=subprocess.PIPE, text=True, check=False)
+    _require(done.returncode)
+    return list(json.loads(done.stdout))
+
+
+def _require(code: int) -> None:
+    """Exit with a code that is not 0; who ended with it has said why."""
+    if code:
+        sys.exit(1)
