@@ -10,8 +10,14 @@ import psutil
 import pytest
 from conftest import Project
 from test_faults import WAIT_SECONDS, stand_in, wait_until
-from test_torture import as_init  # noqa: F401  # a fixture
-from test_torture import NAMES, logged, members, outcome, wait_until_gone
+from test_torture import (
+    NAMES,
+    as_init,  # noqa: F401  # a fixture
+    logged,
+    members,
+    outcome,
+    wait_until_gone,
+)
 
 from image_classification.commands import repro
 from image_classification.core import paths
