@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 5000
-JOBS ?= 1
+JOBS = 1
 PAGES = $(if $(filter http%,$(MLFLOW_TRACKING_URI)),,http://$(HOST):$(PORT))
 INSTALLED := $(VENV)/.installed
 # Two calls at once would make the same .venv/ and run the same stages. The lock ends with its process.

@@ -100,7 +100,7 @@ def test_two_at_once_come_to_the_same_as_one_after_the_other(
 @pytest.mark.slow
 def test_a_stage_that_fails_stops_only_what_depends_on_it(split_project: Project) -> None:
     project = installed(split_project)
-    project.set("conf/model/tiny_cnn.yaml", "layers.hidden.units", 0)
+    project.set("conf/model/tiny_cnn.yaml", "layers.hidden.type", "Thick")
 
     done = project.run("make", "repro", "JOBS=2")
 

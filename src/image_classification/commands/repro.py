@@ -1,8 +1,8 @@
 """Command `image-classification repro --jobs N`: the pipeline, up to N runs at once.
 
-DVC runs one stage after the other, but several DVCs may be at work on different stages: each holds
-DVC's lock of the project but while its stage runs. So each run is trained and evaluated by a DVC of
-its own. A plain `dvc repro` ends it: whether all is done is decided as it is without this command.
+DVC runs one stage after the other. But several DVCs may be at work on different stages, since DVC
+gives up its lock of the project while a stage runs. So each run gets a DVC of its own, which trains
+and evaluates it. At the end a plain `dvc repro` runs the rest, and decides whether all is done.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from image_classification.core import paths
 from image_classification.core.command import one_line_errors
@@ -32,9 +33,10 @@ def main(arguments: Sequence[str]) -> None:
         os.chdir(paths.project_root())
         changed = _changed_stages()
         if NEEDED_BY_ALL & set(changed):
-            _require(subprocess.run([*BESIDE_OTHERS, "repro", "split"], check=False).returncode)
+            _dvc("repro", "split")
             changed = _changed_stages()
-        _require(run_all(names_of_runs(changed), jobs))
+        if run_all(names_of_runs(changed), jobs):
+            sys.exit(1)
         print("dvc repro", flush=True)
         os.execv(sys.executable, [*DVC, "repro"])
 
@@ -60,7 +62,7 @@ def run_all(names: Sequence[str], jobs: int) -> int:
     """Train and evaluate runs, so many at once; a run that fails stops no other.
 
     Returns:
-        The exit code: 1 if any failed, after the errors of each.
+        1 if any failed, whose errors are printed last; else 0.
     """
     with ThreadPoolExecutor(jobs) as pool:  # Ctrl-C reaches all, and starts no other
         said = list(pool.map(_train_and_evaluate, names))
@@ -97,13 +99,15 @@ def _train_and_evaluate(name: str) -> list[str]:
 
 def _changed_stages() -> list[str]:
     """The stages of `dvc.yaml` that DVC would run, in its order."""
-    status = [*BESIDE_OTHERS, "status", "--json", str(paths.PIPELINE)]
-    done = subprocess.run(status, stdout=subprocess.PIPE, text=True, check=False)
-    _require(done.returncode)
-    return list(json.loads(done.stdout))
+    status = _dvc("status", "--json", str(paths.PIPELINE), stdout=subprocess.PIPE)
+    return list(json.loads(status))
 
 
-def _require(code: int) -> None:
-    """Exit with a code that is not 0; who ended with it has said why."""
-    if code:
+def _dvc(*words: str, stdout: int | None = None) -> str:
+    """What a DVC wrote to a pipe; if it fails, exit: it has said why."""
+    with ThreadPoolExecutor(1) as pool:  # on Ctrl-C, which reaches it as well, let it end by itself
+        run = partial(subprocess.run, stdout=stdout, text=True, check=False)
+        done = pool.submit(run, [*BESIDE_OTHERS, *words]).result()
+    if done.returncode:
         sys.exit(1)
+    return str(done.stdout)
