@@ -1,5 +1,6 @@
 """`make repro JOBS=2`: several DVCs at work in one project at the same time."""
 
+import contextlib
 import os
 import re
 import signal
@@ -32,11 +33,12 @@ def installed(project: Project) -> Project:
 
 def trainings(group: int) -> list[psutil.Process]:
     """The processes of a group that train."""
-    return [
-        process
-        for process in map(psutil.Process, members(group))
-        if "train" in process.cmdline() and process.cmdline()[1:3] == ["-m", "image_classification"]
-    ]
+    found = []
+    for process in map(psutil.Process, members(group)):
+        with contextlib.suppress(psutil.Error):  # it has ended since
+            if process.cmdline()[1:4] == ["-m", "image_classification", "train"]:
+                found.append(process)
+    return found
 
 
 def test_the_last_run_is_begun_first_and_once() -> None:
