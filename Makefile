@@ -111,11 +111,11 @@ audit: $(INSTALLED)  ## check the locked packages for known vulnerabilities (ask
 		--progress-spinner off --desc on --aliases on \
 		$$(sed -nE 's/^([A-Z]\S+).*/--ignore-vuln \1/p' docs/accepted-vulnerabilities.txt) 2> >(tail -n 1 >&2)
 
-bench: $(INSTALLED)  ## measure speed against a bare Keras loop (40 minutes; after `make repro`)
-	python benchmarks/run.py
+bench: $(INSTALLED)  ## measure speed against a bare Keras loop (TODO; after `make repro`)
+	@$(ALONE); exec python benchmarks/run.py
 
 bench-quick: $(INSTALLED)  ## the same on less data (10 minutes)
-	python benchmarks/run.py --effort quick
+	@$(ALONE); exec python benchmarks/run.py --effort quick
 
 bench-serve: $(INSTALLED)  ## measure the server beside `mlflow models serve` (5 minutes)
 	python benchmarks/serve.py

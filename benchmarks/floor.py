@@ -8,10 +8,12 @@ import sys
 import time
 from math import prod
 
+from image_classification.core.compose import compose  # first: it sets what TensorFlow reads
+
+# isort: split
 import keras
 import tensorflow as tf
 
-from image_classification.core.compose import compose
 from image_classification.models.build import build
 
 SIZE = 2048  # rows and columns of the matrices: large enough for the highest rate

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from measure import Measured, machine, over, peak_memory, script, stage
+from machine import machine
+from measure import Measured, over, peak_memory, script, stage
 from PIL import Image
 
 from image_classification.core import paths

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,10 @@ from typing import Any
 
 HERE = Path(__file__).parent
 STORE = "MLFLOW_TRACKING_URI"  # the environment variable; empty, it means the project's own
+# As this process was given it, for what it starts: importing the project has since added settings
+# of TensorFlow to `os.environ`, which the other sides of a comparison must not have.
+GIVEN = os.fsdecode(Path("/proc/self/environ").read_bytes())
+ENVIRONMENT = dict(line.split("=", 1) for line in GIVEN.split("\0") if "=" in line)
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,15 @@ def run(
     *command: str | Path, cwd: Path | None = None, code: int = 0, store: str | None = None
 ) -> str:
     """Run a command that must end with this exit code, logging to this store; what it printed."""
-    environment = dict(os.environ) if store is None else {**os.environ, STORE: store}
+    environment = ENVIRONMENT if store is None else {**ENVIRONMENT, STORE: store}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=environment, check=False
+        command,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        check=False,
+        close_fds=False,  # when this process is killed, make's lock waits for the command to end
     )
     if done.returncode != code:
         raise SystemExit(f"error: {command} ended with {done.returncode}\n{done.stderr}")
@@ -75,21 +84,13 @@ def stage(name: str, *overrides: str) -> tuple[str, ...]:
 def peak_memory(*command: str, cwd: Path) -> float:
     """The most memory, in MiB, that a command held at once."""
     with tempfile.TemporaryFile() as output:
-        environment = {**os.environ, "PYTHONPATH": "src", STORE: ""}
-        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=output, stderr=output)
+        environment = {**ENVIRONMENT, "PYTHONPATH": "src", STORE: ""}
+        process = subprocess.Popen(
+            command, cwd=cwd, env=environment, stdout=output, stderr=output, close_fds=False
+        )
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
             raise SystemExit(f"error: {command} failed\n{output.read().decode()}")
     return usage.ru_maxrss * 1024 / 2**20  # Linux counts in KiB
-
-
-def machine() -> str:
-    """A line on what this was measured on."""
-    described = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in described if "model name" in line]
-    processor = names[0] if names else platform.machine()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    python = platform.python_version()
-    return f"{os.cpu_count()} cores of {processor}, {memory:.0f} GiB, Python {python}"

@@ -1,10 +1,10 @@
 """The parts of a benchmark, measured one after the other, and how long the rest will take."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from kept import Kept
 from tqdm import tqdm
 
 
@@ -23,25 +23,24 @@ def headed(head: list[str], rows: Sequence[Part]) -> list[Part]:
     return [replace(first, measure=lambda: [*head, *first.measure()]), *rows[1:]]
 
 
-def measure_in_turn(parts: Sequence[Part]) -> Iterator[list[str]]:
+def measure_in_turn(parts: Sequence[Part], kept: Kept) -> Iterator[list[str]]:
     """Measure each part; print its number of how many, and how long the rest will take."""
     expected = [part.seconds for part in parts]
-    start = time.monotonic()
     for done, part in enumerate(parts):
-        elapsed = time.monotonic() - start
-        left = tqdm.format_interval(seconds_left(expected, done, elapsed))
-        times = f"{tqdm.format_interval(elapsed)} so far, about {left} left"
+        left = tqdm.format_interval(seconds_left(expected, done, kept.spent, kept.waiting))
+        times = f"{tqdm.format_interval(kept.spent)} so far, about {left} left"
         print(f"part {done + 1} of {len(parts)}: {part.title} ({times})", file=sys.stderr)
         yield part.measure()
 
 
-def seconds_left(expected: Sequence[float], done: int, elapsed: float) -> float:
+def seconds_left(expected: Sequence[float], done: int, spent: float, ahead: float = 0.0) -> float:
     """The expected seconds of the parts to come, scaled by what those done took of theirs.
 
     Args:
         expected: seconds of each part.
         done: how many parts are done.
-        elapsed: seconds that these took.
+        spent: seconds that these took, by whichever call.
+        ahead: seconds that an earlier call has already spent on the parts to come.
     """
-    pace = elapsed / sum(expected[:done]) if done else 1.0
-    return pace * sum(expected[done:])
+    pace = spent / sum(expected[:done]) if done else 1.0
+    return max(0.0, pace * sum(expected[done:]) - ahead)

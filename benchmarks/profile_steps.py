@@ -9,11 +9,13 @@ import collections
 import tempfile
 from pathlib import Path
 
+from image_classification.core import paths  # first: it sets what TensorFlow reads
+
+# isort: split
 import keras
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from image_classification.core import paths
 from image_classification.core.compose import compose
 from image_classification.data.arrays import Examples, load_split
 from image_classification.models.build import build

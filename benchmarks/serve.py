@@ -1,4 +1,4 @@
-"""Measure the server beside `mlflow models serve`; write benchmarks/serve_results.md.
+"""Measure the server beside `mlflow models serve`; write benchmarks/results/serve.md.
 
 The load comes from a process of its own, over connections that are kept, from 16 clients that each
 ask again when they are answered. `make bench-serve` calls this.
@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from measure import HERE, machine, run
+from machine import machine
+from measure import HERE, run
 
 from image_classification.core.compose import compose
 from image_classification.promotion import records
@@ -274,7 +275,7 @@ def main() -> None:
     """Make the models, measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10, help="of each load")
-    parser.add_argument("--output", type=Path, default=HERE / "serve_results.md")
+    parser.add_argument("--output", type=Path, default=HERE / "results/serve.md")
     options = parser.parse_args()
     compose()  # the working folder is a project
     with tempfile.TemporaryDirectory() as scratch:

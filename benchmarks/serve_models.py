@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from image_classification.core.compose import compose  # first: it sets what TensorFlow reads
+
+# isort: split
 import keras
 import mlflow
 import numpy as np
@@ -17,7 +20,6 @@ from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from image_classification.core.compose import compose
 from image_classification.models.build import build
 from image_classification.serving import artifact, conversion
 from image_classification.serving.artifact import Artifact

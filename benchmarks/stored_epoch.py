@@ -9,10 +9,12 @@ import os
 import sys
 from typing import Any
 
+from image_classification.core import paths  # first: it sets what TensorFlow reads
+
+# isort: split
 import keras
 import numpy as np
 
-from image_classification.core import paths
 from image_classification.core.compose import compose
 from image_classification.data.arrays import Examples, StoredImages, load_split, take
 from image_classification.models.build import build
