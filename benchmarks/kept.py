@@ -51,7 +51,7 @@ class Kept:
         if measured and not changed:
             self._measured = measured
             spent = tqdm.format_interval(self.waiting)
-            return f"goes on: {len(measured)} measurements that took {spent} are taken over"
+            return f"goes on: {len(measured)} measurement(s) taken over, {spent} of work"
         shutil.rmtree(self.folder, ignore_errors=True)
         if changed:
             return "starts afresh: since the last measurement changed " + ", ".join(changed)
