@@ -36,7 +36,10 @@ from image_classification.data.arrays import load_split
 PEERS = ("nn", "cnn", "dcnn")  # the models of peer_torch.py
 WEIGHED = ("nn", "dcnn")  # whose stages' memory is measured
 STUDY_EPOCHS = 20  # of the bare loop, to its published accuracy
-ASKED_NATIVE, ASKED_ELSEWHERE = 10, 8  # times as fast to that accuracy, with native bfloat16 or without
+ASKED_NATIVE, ASKED_ELSEWHERE = (
+    10,
+    8,
+)  # times as fast to that accuracy, with native bfloat16 or without
 SOURCES = ("src", "conf", "params.yaml", "dvc.yaml", "dvc.lock", "benchmarks/*.py")
 
 # About what it takes on 2 cores of an Intel Xeon, for an estimate of how long the rest will take.
@@ -291,10 +294,11 @@ def _accuracy_rows(bench: Bench, model: str, everything: int) -> list[str]:
         scores = [run["test_accuracy"] for run in runs]
         spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
         used = runs[-1]["precision"]
-        native = "bf16" in processor().capability and not precision
+        is_native = "bf16" in processor().capability and not precision
+        asked = ASKED_NATIVE if is_native else ASKED_ELSEWHERE
         return used, (
             f"| {model} | {used} | {bare:.0f} | {fast} | **{bare / fast.median:.1f}** "
-            f"| {ASKED_NATIVE if native else ASKED_ELSEWHERE} | {statistics.mean(scores):.4f} | {spread} | {len(scores)} "
+            f"| {asked} | {statistics.mean(scores):.4f} | {spread} | {len(scores)} "
             f"| {theirs} |"
         )
 
