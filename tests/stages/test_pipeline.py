@@ -518,6 +518,31 @@ def test_a_sweep_has_one_parent_repeats_nothing_and_leaves_dvc_alone(trained_cop
 
 
 @pytest.mark.slow
+def test_a_job_that_fails_ends_no_sweep_and_the_same_command_runs_only_it(
+    trained_copy: Project,
+) -> None:
+    broken = trained_copy.root / "conf/model/broken.yaml"
+    layers = "layers: {flatten: {type: Flatten}, hidden: {type: Dense, units: %s}}\n"
+    broken.write_text(layers % "-1")
+    command = ("hydra", "-m", "model=broken,tiny_lm", *SWEEP)
+    failing = trained_copy.run(*command)
+    broken.write_text(layers % "4")
+    again = trained_copy.must(*command)
+
+    assert failing.returncode == 1
+    error = "conf/model/broken.yaml: layers.hidden: "
+    assert f"error: {error}" in failing.stderr
+    assert f"failed: 0-broken-0: {error}" in failing.stderr
+    assert "1 failed: fix that, and the same command runs only them" in failing.stderr
+    assert "Traceback" not in failing.stderr
+    failed = client(trained_copy).search_runs(["1"], "attributes.status = 'FAILED'")
+    assert sorted(run.data.tags.get("sweep", "false") for run in failed) == ["false", "true"]
+    assert "run 2 of 2: tiny_lm-0\nepoch 1 of 1" in failing.stdout
+    assert "run 1 of 2: broken-0\nepoch 1 of 1" in again
+    assert "has trained tiny_lm-0" in again
+
+
+@pytest.mark.slow
 def test_a_sweep_does_not_repeat_what_another_has_trained(trained_copy: Project) -> None:
     _, first = sweep(trained_copy, "model=tiny_lm,tiny_cnn")
     shutil.rmtree(trained_copy.root / "multirun")

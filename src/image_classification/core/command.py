@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from image_classification.core import paths, readers, settings_help
@@ -37,7 +39,8 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     """Compose and check the configuration, run the task with it, and exit.
 
     The exit code is what the task returns; of the jobs of a sweep, the highest. An error that the
-    user can fix is one line on stderr and exit code 1.
+    user can fix is one line on stderr and exit code 1. In a sweep it ends its own job only, and
+    stays in the job's folder.
 
     Args:
         stage: the name that Hydra gives the job.
@@ -48,11 +51,14 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     def job(composed: DictConfig) -> None:
         nonlocal started
         started = True
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        is_swept = HydraConfig.get().mode is RunMode.MULTIRUN
         try:
-            with one_line_errors():  # within Hydra, which would add a line of its own
+            # Within Hydra, which would add a line of its own.
+            with kept_errors(folder) if is_swept else one_line_errors():
                 codes.append(task(typed(composed)) or 0)
         finally:  # Hydra has made a folder for every job, whatever comes of it
-            remove_empty(Path(HydraConfig.get().runtime.output_dir))
+            remove_empty(folder)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing them
     signal.signal(signal.SIGTERM, _terminate)
@@ -125,6 +131,21 @@ def end_if_interrupted() -> None:
 def is_interrupted() -> bool:
     """Whether a signal has asked this process to end; what it raises, libraries may replace."""
     return bool(_signals)
+
+
+@contextmanager
+def kept_errors(folder: Path) -> Iterator[None]:
+    """Print an error and keep it in the folder of a job of a sweep, whose other jobs go on."""
+    try:
+        yield
+    except Exception as error:
+        end_if_interrupted()
+        line = explain(error)
+        if line is None:  # a fault of this project
+            traceback.print_exc()
+            line = f"{type(error).__name__}: {error}"
+        print(f"error: {line}", file=sys.stderr)
+        (folder / paths.ERROR_FILE).write_text(f"{line}\n")
 
 
 @contextmanager

@@ -37,6 +37,7 @@ TRAINING_FILE = "training.json"
 EXAMPLES_FILE = "input_examples.npy"
 EVENTS_FILE = "events.jsonl"
 CONFIG_FILE = "config.yaml"
+ERROR_FILE = "error.txt"  # of a job of a sweep that has failed
 METRICS_FILE = "metrics.json"
 PER_CLASS_FILE = "per_class.csv"
 PREDICTIONS = "predictions"  # a folder: of test and validation images, and of those without labels
