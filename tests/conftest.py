@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -477,8 +478,11 @@ def trained(once: Once, fresh: Project) -> Project:
 
 
 @pytest.fixture
-def trained_copy(tmp_path: Path, trained: Project) -> Project:
+def trained_copy(tmp_path: Path, trained: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project in which `dvc repro` has run."""
+    # MLflow remembers by a run's id where its files are; other copies have runs of the same ids.
+    remembered = "mlflow.tracking._tracking_service.utils._artifact_repos_cache"
+    monkeypatch.setattr(remembered, OrderedDict())
     return trained.copy(tmp_path / "trained")
 
 
