@@ -102,7 +102,6 @@ def test_params_yaml_stands_beside_the_overrides_wherever_the_flags_are() -> Non
     [
         ["hydra", "recipe.epochs=-1"],  # refused by the configuration
         ["hydra", "model=tiny_lm"],  # refused by the stage: there is no data
-        [*COMMAND, "evaluate", "-m", "model=tiny_lm,tiny_cnn"],
     ],
     ids=" ".join,
 )
@@ -110,7 +109,22 @@ def test_a_failed_command_leaves_no_empty_folder(untouched: Project, command: li
     refused(untouched, *command)
 
     assert not (untouched.root / "outputs").exists()
-    assert not list(untouched.root.glob("multirun/*/*-tiny_*"))
+
+
+def test_each_failed_job_of_a_sweep_leaves_its_error_and_nothing_else(project: Project) -> None:
+    failed = project.run(*COMMAND, "evaluate", "-m", "model=tiny_lm,tiny_cnn")
+
+    assert failed.returncode == 1
+    error = "data/split/train_images.npy is missing: run `dvc repro split`"
+    *lines, last = failed.stderr.splitlines()
+    assert sorted(lines) == [
+        *[f"error: {error}"] * 2,
+        f"failed: 0-tiny_lm-0: {error}",
+        f"failed: 1-tiny_cnn-0: {error}",
+    ]
+    assert last == "2 failed: fix that and repeat the command"
+    left = project.root.glob("multirun/*/*-tiny_*/*")
+    assert [path.read_text() for path in left] == [f"{error}\n"] * 2
 
 
 def test_a_setting_cannot_be_removed(untouched: Project) -> None:

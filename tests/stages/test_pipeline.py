@@ -533,7 +533,7 @@ def test_a_job_that_fails_ends_no_sweep_and_the_same_command_runs_only_it(
     error = "conf/model/broken.yaml: layers.hidden: "
     assert f"error: {error}" in failing.stderr
     assert f"failed: 0-broken-0: {error}" in failing.stderr
-    assert "1 failed: fix that, and the same command runs only them" in failing.stderr
+    assert "1 failed: fix that and repeat the command" in failing.stderr
     assert "Traceback" not in failing.stderr
     failed = client(trained_copy).search_runs(["1"], "attributes.status = 'FAILED'")
     assert sorted(run.data.tags.get("sweep", "false") for run in failed) == ["false", "true"]

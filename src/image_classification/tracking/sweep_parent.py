@@ -50,7 +50,5 @@ class SweepParent(Callback):
             return
         for path in failed:
             print(f"failed: {path.parent.name}: {path.read_text().rstrip()}", file=sys.stderr)
-        print(
-            f"{len(failed)} failed: fix that, and the same command runs only them", file=sys.stderr
-        )
+        print(f"{len(failed)} failed: fix that and repeat the command", file=sys.stderr)
         sys.exit(1)
