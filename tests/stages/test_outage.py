@@ -22,6 +22,13 @@ from image_classification.tracking.mlflow_tags import RUN_KEY
 from image_classification.training import checkpoint
 
 EPOCHS = 200
+# `python -m image_classification` that does not gather metrics: its epochs are too short for that.
+EAGER = """
+import runpy
+from image_classification.tracking import background_logger
+background_logger.GATHERING_SECONDS = 0.0
+runpy.run_module("image_classification", run_name="__main__", alter_sys=True)
+"""
 
 
 class Line:
@@ -144,6 +151,7 @@ def test_outages_in_one_run_lose_nothing_and_log_nothing_twice(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", line.address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")  # seconds
     monkeypatch.setattr(background_logger, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(background_logger, "GATHERING_SECONDS", 0.0)
     config = compose("model=tiny_lm", "recipe.epochs=60", "output_dir=outputs/it")
     real_save = checkpoint.save
     silent_since = 0.0
@@ -195,7 +203,7 @@ def wait_until(holds: Callable[[], object]) -> None:
 def start(project: Project, address: str, epochs: int, model: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "image_classification", "train", f"model={model}"),
+            *(sys.executable, "-c", EAGER, "train", f"model={model}"),
             *(f"recipe.epochs={epochs}", "hydra.run.dir=outputs/it"),
         ],
         cwd=project.root,
@@ -216,7 +224,7 @@ def wait_for(training: "subprocess.Popen[str]", epoch: int) -> None:
 def test_a_command_exits_with_75_after_five_outages_and_its_run_is_uploaded_later(
     split_project: Project, server: TrackingServer, line: Line
 ) -> None:
-    """As above with the real waiting times, and by commands."""
+    """As above with the real pauses between attempts, and by commands."""
     training = start(split_project, line.address, EPOCHS, "tiny_lm")
     wait_for(training, 20)
     for epoch in (50, 100):
