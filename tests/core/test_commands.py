@@ -172,15 +172,22 @@ def test_help_is_there_without_tensorflow_or_mlflow(untouched: Project, stage: s
         ([*COMMAND, "split"], "run `dvc repro download`"),
         ([*COMMAND, "evaluate"], "run `dvc repro split`"),
         ([*COMMAND, "compare"], "run `dvc repro split`"),
-        pytest.param(  # a sweep makes MLflow's store first
-            ["hydra", "-m", "model=lm"], "run `dvc repro split`", marks=pytest.mark.slow
-        ),
     ],
 )
 def test_a_stage_run_before_its_data_is_there_says_what_to_run(
     project: Project, command: list[str], said: str
 ) -> None:
     assert said in refused(project, *command)
+
+
+@pytest.mark.slow  # a sweep makes MLflow's store first
+def test_a_sweep_before_its_data_is_there_says_what_to_run(project: Project) -> None:
+    done = project.run("hydra", "-m", "model=lm")
+
+    assert done.returncode == 1
+    error = "data/split/train_images.npy is missing: run `dvc repro split`"
+    assert done.stderr.splitlines()[:2] == [f"error: {error}", f"failed: 0-lm-0: {error}"]
+    assert "Traceback" not in done.stderr
 
 
 def test_a_comparison_before_the_evaluations_says_what_to_run(split_project: Project) -> None:

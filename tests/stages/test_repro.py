@@ -34,8 +34,9 @@ def installed(project: Project) -> Project:
 def trainings(group: int) -> list[psutil.Process]:
     """The processes of a group that train."""
     found = []
-    for process in map(psutil.Process, members(group)):
+    for pid in members(group):
         with contextlib.suppress(psutil.Error):  # it has ended since
+            process = psutil.Process(pid)
             if process.cmdline()[1:4] == ["-m", "image_classification", "train"]:
                 found.append(process)
     return found
