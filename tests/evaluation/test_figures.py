@@ -102,7 +102,7 @@ def test_of_many_classes_the_most_probable_are_shown_beside_an_example() -> None
     assert [name.rpartition("_")[2] for name in shown] == [
         str(index) for index in range(99, 89, -1)
     ]
-    assert bars.containers[0].datavalues == pytest.approx(probabilities[:89:-1])  # type: ignore[attr-defined]
+    assert bars.containers[0].datavalues == pytest.approx(probabilities[:89:-1])  # type: ignore[attr-defined]  # of a BarContainer
     assert [line[-2:] for line in picture.get_title().splitlines()] == ["_3", "99"]
 
 

@@ -97,7 +97,7 @@ def test_an_answer_that_was_never_given_does_not_count() -> None:
     answers.remember(answer())
 
     for guess in ("", "0" * 32, "../../etc/passwd"):
-        assert refused(lambda guess=guess: store.add(answers, guess, "dog")) == HTTPStatus.NOT_FOUND  # type: ignore[misc]
+        assert refused(lambda guess=guess: store.add(answers, guess, "dog")) == HTTPStatus.NOT_FOUND  # type: ignore[misc]  # mypy can't infer a default's type
     assert not store.folder.exists()
 
 

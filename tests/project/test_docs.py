@@ -26,8 +26,8 @@ import pytest
 import yaml
 from conftest import ROOT, Mirror, Project, TrackingServer, commit, copy_project
 from dvc.cli import parse_args  # type: ignore[import-untyped]  # DVC has no types
-from dvc.utils.cli_parse import to_path_overrides  # type: ignore[import-untyped]
-from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
+from dvc.utils.cli_parse import to_path_overrides  # type: ignore[import-untyped]  # as above
+from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]  # as above
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 

@@ -145,7 +145,7 @@ def test_killed_by_each_signal_it_leaves_no_training_and_comes_to_the_same(
                 stderr=log,
                 start_new_session=True,
             )
-        wait_until(lambda: len(trainings(making.pid)) == 2)  # noqa: B023
+        wait_until(lambda: len(trainings(making.pid)) == 2)  # noqa: B023  # called at once
         kill(making.pid)
         # The run beside a killed stage goes on to its end.
         assert making.wait(5 * WAIT_SECONDS if kill is kill_a_stage else WAIT_SECONDS) != 0

@@ -119,7 +119,7 @@ def test_bars_are_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_scaling_and_the_probabilities_keep_all_digits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Seen(Exception):  # noqa: N818
+    class Seen(Exception):  # noqa: N818  # no error: it ends the fit
         """Raised with the layers that would compute in another precision."""
 
     def see(precision: str, layers: Sequence[keras.Layer]) -> None:
