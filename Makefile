@@ -18,7 +18,7 @@ CUT_SHORT = [ -e dvc.lock ] && ! python -c 'import yaml; from dvc.schema import 
 	schema(yaml.safe_load(open("dvc.lock")))' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install repro publish ui test test-docs test-real torture mutants coverage lint audit bench \
+.PHONY: help setup install repro publish ui test test-docs test-real test-cluster torture mutants coverage lint audit bench \
 	bench-quick bench-serve lock clean
 
 help:  ## list the targets
@@ -96,6 +96,9 @@ mutants: $(INSTALLED)  ## change the code carelessly, hundreds of times, and see
 coverage: $(INSTALLED)  ## run the tests and report which lines and branches they cover
 	pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term --cov-report=html
 
+test-cluster: $(INSTALLED)  ## run a sweep on SLURM, two nodes on this machine (Debian: apt-get install slurm-wlm munge)
+	pytest -m cluster --capture=no
+
 test-real: $(INSTALLED)  ## run the default pipeline on the real MNIST and check the accuracies
 	pytest -m real --capture=no
 
@@ -121,7 +124,8 @@ bench-serve: $(INSTALLED)  ## measure the server beside `mlflow models serve` (5
 	python benchmarks/serve.py
 
 lock: $(INSTALLED)  ## renew requirements.lock from pyproject.toml
-	uv pip compile pyproject.toml --group dev --extra serve --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --group dev --extra serve --extra parallel --extra slurm \
+		--universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-annotate --upgrade \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 	uv pip compile --group serving --constraint requirements.lock --universal --python-version 3.11 \

@@ -20,11 +20,11 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 
 from image_classification.core import paths, readers
-from image_classification.core.command import end_if_interrupted, is_interrupted
 from image_classification.core.compose import GROUPS
 from image_classification.core.config import Config, defining, flatten
 from image_classification.core.errors import UserError
 from image_classification.core.files import atomic_folder, sha256
+from image_classification.core.signals import end_if_interrupted, is_interrupted
 from image_classification.data.arrays import Split
 from image_classification.data.fingerprint import dvc_hash
 from image_classification.data.splits import split_for_run

@@ -3,8 +3,6 @@
 import html
 import json
 import re
-import shutil
-import sys
 from pathlib import Path
 
 import mlflow
@@ -481,81 +479,6 @@ def test_an_experiment_in_a_copy_reads_its_own_config_and_logs_to_the_main_check
     assert (params["recipe.epochs"], params["model.dropout"]) == ("1", "0.7")
     assert aliases(trained_copy) == before
     assert trained_copy.dvc_status() == {}
-
-
-SWEEP = ("recipe=notebook", "recipe.epochs=1")
-
-
-def sweep(project: Project, *overrides: str) -> tuple[str, list[Run]]:
-    """Run a sweep; what it printed, and its runs in MLflow."""
-    said = project.must("hydra", "-m", *overrides, *SWEEP)
-    store = client(project)
-    experiment = store.get_experiment_by_name("tiny")
-    assert experiment is not None
-    parent, *_ = store.search_runs([experiment.experiment_id], "tags.sweep = 'true'")
-    assert parent.info.status == "FINISHED"
-    children = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    return said, list(store.search_runs([experiment.experiment_id], children))
-
-
-@pytest.mark.slow
-def test_a_sweep_has_one_parent_repeats_nothing_and_leaves_dvc_alone(trained_copy: Project) -> None:
-    said, children = sweep(trained_copy, "model=tiny_lm,tiny_cnn,tiny_lm")
-
-    assert sorted(run.info.run_name for run in children) == NAMES
-    assert {run.info.status for run in children} == {"FINISHED"}
-    batch_size = trained_copy.value("conf/recipe/notebook.yaml", "batch_size")
-    assert {run.data.params["recipe.batch_size"] for run in children} == {str(batch_size)}
-    for number, name in enumerate(("tiny_lm-0", "tiny_cnn-0", "tiny_lm-0"), start=1):
-        assert f"run {number} of 3: {name}" in said
-    (first,) = (run.info.run_id for run in children if run.info.run_name == "tiny_lm-0")
-    (model,) = trained_copy.root.glob("multirun/*/0-tiny_lm-0/model.keras")
-    place = model.relative_to(trained_copy.root)
-    assert f"skipped: MLflow run {first} has trained tiny_lm-0; its model is {place}\n" in said
-    assert not list(trained_copy.root.glob("multirun/*/2-*"))  # of the job that was skipped
-    assert trained_copy.dvc_status() == {}
-    assert trained_copy.must("git", "status", "--porcelain") == ""
-
-
-@pytest.mark.slow
-def test_a_job_that_fails_ends_no_sweep_and_the_same_command_runs_only_it(
-    trained_copy: Project,
-) -> None:
-    broken = trained_copy.root / "conf/model/broken.yaml"
-    layers = "layers: {flatten: {type: Flatten}, hidden: {type: Dense, units: %s}}\n"
-    broken.write_text(layers % "-1")
-    command = ("hydra", "-m", "model=broken,tiny_lm", *SWEEP)
-    failing = trained_copy.run(*command)
-    broken.write_text(layers % "4")
-    again = trained_copy.must(*command)
-
-    assert failing.returncode == 1
-    error = "conf/model/broken.yaml: layers.hidden: "
-    assert f"error: {error}" in failing.stderr
-    assert f"failed: 0-broken-0: {error}" in failing.stderr
-    assert "1 failed: fix that and repeat the command" in failing.stderr
-    assert "Traceback" not in failing.stderr
-    failed = client(trained_copy).search_runs(["1"], "attributes.status = 'FAILED'")
-    assert sorted(run.data.tags.get("sweep", "false") for run in failed) == ["false", "true"]
-    assert "run 2 of 2: tiny_lm-0\nepoch 1 of 1" in failing.stdout
-    assert "run 1 of 2: broken-0\nepoch 1 of 1" in again
-    assert "has trained tiny_lm-0" in again
-
-
-@pytest.mark.slow
-def test_a_sweep_does_not_repeat_what_another_has_trained(trained_copy: Project) -> None:
-    _, first = sweep(trained_copy, "model=tiny_lm,tiny_cnn")
-    shutil.rmtree(trained_copy.root / "multirun")
-    said, second = sweep(trained_copy, "model=tiny_lm", "seed=range(0,2)")
-
-    assert sorted(run.info.run_name for run in first) == NAMES
-    assert [run.info.run_name for run in second] == ["tiny_lm-1"]
-    (known,) = (run.info.run_id for run in first if run.info.run_name == "tiny_lm-0")
-    model = f"runs:/{known}/tiny_lm-0"
-    assert f"skipped: MLflow run {known} has trained tiny_lm-0; its model is {model}\n" in said
-    store = f"sqlite:///{trained_copy.root / 'mlflow.db'}"
-    load = f"import mlflow; mlflow.pyfunc.load_model({model!r})"
-    trained_copy.must(sys.executable, "-c", load, MLFLOW_TRACKING_URI=store)
 
 
 @pytest.mark.slow

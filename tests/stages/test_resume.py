@@ -21,8 +21,8 @@ from conftest import Compose, Project
 from mlflow.entities import Run
 
 from image_classification.commands import sync
-from image_classification.core import command
 from image_classification.core import compose as composing
+from image_classification.core import signals
 from image_classification.core.config import Config
 from image_classification.tracking import event_log
 from image_classification.train import TrainedModel, train
@@ -51,8 +51,8 @@ def logged_steps(store: Path, run: Run, metric: str) -> list[int]:
 
 def stall_after(project: Project, epoch: int) -> None:
     """Have its commands wait for ever after an epoch, so that a kill never comes too late."""
-    file = "src/image_classification/core/command.py"  # no code that trains: the key stays
-    end = "    if _signals:\n        sys.exit(128 + _signals[0])"
+    file = "src/image_classification/core/signals.py"  # no code that trains: the key stays
+    end = "    if _received:\n        sys.exit(128 + _received[0])"
     if "stalled" not in (project.root / file).read_text():
         wait = (
             "    import glob, pathlib, time\n"
@@ -192,9 +192,9 @@ def small(compose: Compose, epochs: int) -> Config:
 @pytest.fixture
 def terminable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process takes SIGTERM as a command does."""
-    monkeypatch.setattr(command, "_signals", [])
+    monkeypatch.setattr(signals, "_received", [])
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, command._terminate)
+    signals.on_signals()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

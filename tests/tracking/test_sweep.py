@@ -53,7 +53,7 @@ def test_a_job_of_a_sweep_has_its_position_and_parent(
     compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(sweep.SWEEP, "")  # taken back after the test, whatever `announce` sets
-    sweep.announce({"key": "x"}, 4)
+    sweep.announce(sweep.announcement({"key": "x"}, 4))
     config = compose("model=nn")
     number_of_job = OmegaConf.create({"hydra": {"job": {"num": 1}}})  # counted from 0
     monkeypatch.setattr(HydraConfig.instance(), "cfg", number_of_job)

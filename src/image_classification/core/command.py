@@ -1,7 +1,6 @@
 """What every command does: compose the configuration, run, and exit cleanly, also on a signal."""
 
 import atexit
-import ctypes
 import gc
 import os
 import signal
@@ -10,7 +9,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
@@ -19,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from image_classification.core import paths, readers, settings_help
+from image_classification.core import paths, readers, settings_help, workers
 from image_classification.core.compose import (
     SETTINGS_HINT,
     compose,
@@ -28,11 +26,9 @@ from image_classification.core.compose import (
     with_params,
 )
 from image_classification.core.config import Config
-from image_classification.core.errors import explain, rejected
+from image_classification.core.errors import UserError, explain, rejected
 from image_classification.core.files import remove_empty
-
-PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the death of the parent process shall send
-_signals: list[int] = []  # that asked this process to end
+from image_classification.core.signals import end_if_interrupted, end_with_parent, on_signals
 
 
 def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
@@ -53,18 +49,18 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
         started = True
         folder = Path(HydraConfig.get().runtime.output_dir)
         is_swept = HydraConfig.get().mode is RunMode.MULTIRUN
-        try:
-            # Within Hydra, which would add a line of its own.
-            with kept_errors(folder) if is_swept else one_line_errors():
-                codes.append(task(typed(composed)) or 0)
-        finally:  # Hydra has made a folder for every job, whatever comes of it
-            remove_empty(folder)
+        with workers.job(origin, folder):
+            try:
+                # Within Hydra, which would add a line of its own.
+                with kept_errors(folder) if is_swept else one_line_errors():
+                    codes.append(task(typed(composed)) or 0)
+            finally:  # Hydra has made a folder for every job, whatever comes of it
+                remove_empty(folder)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing them
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a background job
-        signal.signal(signal.SIGINT, _terminate)
-    _end_with_dvc()
+    on_signals()
+    if paths.is_dvc_stage():  # nobody would take its outputs
+        end_with_parent()
     flags, _ = get_args_parser().parse_known_intermixed_args()
     if any((flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)):
         # What only shows something ends with its reader (`| head`). A run must live on when a
@@ -74,6 +70,7 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     atexit.register(gc.freeze)  # and goes through everything once more when Python ends
     with one_line_errors():
         os.chdir(paths.project_root())
+        origin = workers.Origin.here()
         require_small_files()
         if flags.help:
             print(settings_help.page(stage, compose(*flags.overrides)))
@@ -86,6 +83,11 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
         except Exception as error:
             if started or explain(error) is not None:
                 raise
+            if workers.is_lost(error):
+                raise UserError(
+                    "a process of the sweep was killed, perhaps for want of memory: repeat the "
+                    "command, which goes on where it was"
+                ) from error
             raise rejected(sys.argv[1:], error) from error
     sys.exit(max(codes))
 
@@ -106,31 +108,6 @@ def command_line(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
     # Only a job that runs has an output folder of its own.
     shown = ["output_dir=${hydra:run.dir}"] if parsed.resolve else []
     return [*with_params([*shown, *parsed.overrides], params), *flags]
-
-
-def _end_with_dvc() -> None:
-    """Have Linux end this process when DVC dies, since nobody would take its outputs."""
-    if paths.is_dvc_stage() and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _terminate(signal_number: int, frame: FrameType | None) -> None:
-    """Exit by an exception, which closes the run as KILLED."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the shutdown
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # but for a user who will not wait
-    _signals.append(signal_number)
-    sys.exit(128 + signal_number)
-
-
-def end_if_interrupted() -> None:
-    """Exit as the signal asked, where a library has swallowed what it raised."""
-    if _signals:
-        sys.exit(128 + _signals[0])
-
-
-def is_interrupted() -> bool:
-    """Whether a signal has asked this process to end; what it raises, libraries may replace."""
-    return bool(_signals)
 
 
 @contextmanager

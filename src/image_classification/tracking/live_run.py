@@ -1,5 +1,7 @@
 """A run in progress: every event goes to its event log on disk first, then to MLflow."""
 
+import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +13,16 @@ import psutil
 
 from image_classification.core import paths
 from image_classification.core.errors import UserError
-from image_classification.tracking import event_log, mlflow_store, sweep, system_metrics
+from image_classification.tracking import (
+    event_log,
+    mlflow_run,
+    mlflow_store,
+    sweep,
+    system_metrics,
+)
 from image_classification.tracking.background_logger import BackgroundLogger
 from image_classification.tracking.event_log import Event, EventLog
+from image_classification.tracking.mlflow_tags import SWEEP_KEY
 
 FIRST = "val_accuracy"  # MLflow's page of a comparison opens on the metric that was logged first
 SAMPLE_SECONDS = 2.0  # between two samples of the system metrics
@@ -129,6 +138,26 @@ class LiveRun:
         for event in last:
             self._logger.log(event, model)
         self._logger.finish(event_log.digest(output))
+
+
+def open_sweep(folder: Path, experiment: str, words: Sequence[str]) -> LiveRun:
+    """The run that is the parent of a sweep's runs: that of an earlier try, or else a new one.
+
+    Args:
+        folder: of the sweep, which exists and gives a new run its name.
+        experiment: of the runs.
+        words: what is swept over, in one order.
+    """
+    sweep_key = hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()
+    tags = {"sweep": "true", SWEEP_KEY: sweep_key}
+    fields = opening(experiment, f"sweep {folder.name}", tags)
+    known = None
+    with suppress(mlflow_store.UnreachableError):
+        known = mlflow_run.key_of_sweep(experiment, sweep_key)
+    run = LiveRun(folder, folder, {**fields, "key": known or fields["key"]})
+    if known:
+        run.log("resume", tags=fields["tags"])
+    return run
 
 
 def epochs(events: Sequence[Event]) -> list[Event]:

@@ -35,7 +35,7 @@ from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.tracking import mlflow_pages, mlflow_store, mlflow_tags
 from image_classification.tracking.event_log import Event
-from image_classification.tracking.mlflow_tags import RUN_KEY
+from image_classification.tracking.mlflow_tags import RUN_KEY, SWEEP_KEY
 from image_classification.tracking.provenance import TRAINING_KEY
 
 METRICS_AT_ONCE = 1000  # the most that MLflow takes
@@ -306,12 +306,32 @@ def finished_run(experiment: str, training_key: str) -> tuple[str, str] | None:
     Raises:
         UnreachableError: the store can't be reached.
     """
-    experiment_id = mlflow_store.connect(experiment)
     tag = mlflow_tags.stored(TRAINING_KEY)
     query = f"attributes.status = 'FINISHED' and tags.`{tag}` = '{training_key}'"
+    run = _first(experiment, query)
+    return (run.info.run_id, run.data.tags[RUN_KEY]) if run else None
+
+
+def key_of_sweep(experiment: str, sweep_key: str) -> str | None:
+    """The key of the parent run of a sweep that was begun before, if there is one.
+
+    Args:
+        experiment: its name.
+        sweep_key: the tag that tells tries of one sweep.
+
+    Raises:
+        UnreachableError: the store can't be reached.
+    """
+    run = _first(experiment, f"tags.`{mlflow_tags.stored(SWEEP_KEY)}` = '{sweep_key}'")
+    return run.data.tags[RUN_KEY] if run else None
+
+
+def _first(experiment: str, query: str) -> Run | None:
+    """The newest run that a query finds and nobody has deleted."""
+    experiment_id = mlflow_store.connect(experiment)
     try:
         found = mlflow.MlflowClient().search_runs([experiment_id], query, max_results=1)
     except (MlflowException, SQLAlchemyError) as error:
         cause = mlflow_store.cause_of(error)
         raise mlflow_store.UnreachableError(f"the tracking store can't be used: {cause}") from error
-    return (found[0].info.run_id, found[0].data.tags[RUN_KEY]) if found else None
+    return found[0] if found else None

@@ -9,8 +9,9 @@ RUN_KEY = f"{PREFIX}run.key"  # a run's name on disk
 MODEL_FILES = f"{PREFIX}model.files"  # paths and sizes of the files of a run's model
 UPLOADED = f"{PREFIX}events."  # begins the tag that remembers the digest of an event log
 
+SWEEP_KEY = "sweep.key"  # the tag that tells tries of one sweep
 PROCESS = ("process.host", "process.id", "process.started")  # of a run in progress
-HIDDEN = (DATA_HASH, TRAINING_KEY, *PROCESS)  # of the tags in event logs
+HIDDEN = (DATA_HASH, TRAINING_KEY, SWEEP_KEY, *PROCESS)  # of the tags in event logs
 
 
 def stored(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from image_classification.core import paths
 from image_classification.core.config import Config
@@ -15,14 +16,24 @@ from image_classification.core.config import Config
 SWEEP = "IMAGE_CLASSIFICATION_SWEEP"  # environment variable: the parent run, the number of jobs
 
 
-def announce(parent: dict[str, Any], jobs: int) -> None:
-    """Let the jobs, also those in other processes, know of the sweep.
+def announcement(parent: dict[str, Any], jobs: int) -> str:
+    """What a job is to know of its sweep.
 
     Args:
         parent: the event with which the parent run begins.
         jobs: how many there are.
     """
-    os.environ[SWEEP] = json.dumps({"parent": parent, "jobs": jobs})
+    return json.dumps({"parent": parent, "jobs": jobs})
+
+
+def announce(announcement: str) -> None:
+    """Let the job that begins in this process know of its sweep."""
+    os.environ[SWEEP] = announcement
+
+
+def is_one_process(config: DictConfig) -> bool:
+    """Whether Hydra runs the jobs of a sweep in its own process, one after the other."""
+    return bool(config.hydra.runtime.choices["hydra/launcher"] == "basic")
 
 
 def is_job() -> bool:

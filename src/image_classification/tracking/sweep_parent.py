@@ -1,40 +1,56 @@
-"""The parent run in MLflow of the runs of one sweep (`hydra -m …`)."""
+"""The parent run in MLflow of the runs of one sweep (`hydra -m …`), and how far the sweep is."""
 
 import atexit
 import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from image_classification.core import paths
+from image_classification.core import job_states, paths
 from image_classification.core.command import one_line_errors
+from image_classification.core.compose import typed
 from image_classification.core.files import remove_empty
+from image_classification.core.signals import pass_on_signals
 from image_classification.tracking import sweep
 
 
 class SweepParent(Callback):
-    """Hydra calls this around a sweep; conf/config.yaml names it."""
+    """Hydra calls this around a sweep; conf/config.yaml names it.
+
+    A launcher sends a copy of it to each process that runs jobs.
+    """
 
     def __init__(self) -> None:
         self._status = "KILLED"  # until all jobs are done
+        self._announcement: str | None = None  # of the sweep to its jobs
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Open the parent run, and close it when the process ends."""
+        """Open the parent run, or the one of an earlier try; close it when the process ends."""
         folder = Path(config.hydra.sweep.dir)
         atexit.register(remove_empty, folder.resolve())  # the last to be called
-        data = config.hydra.runtime.choices.data
-        if config.hydra.job.name != "train" or data is None:  # several data sets: no experiment
-            return
+        jobs = sweep.count_jobs(config.hydra.overrides.task)
+        if not sweep.is_one_process(config):
+            pass_on_signals(lambda: not job_states.running(folder))
+            atexit.register(job_states.show_progress(folder, jobs))
+        if config.hydra.job.name != "train" or config.hydra.runtime.choices.data is None:
+            return  # of several data sets, which share no experiment
         # MLflow takes seconds to import, and Hydra imports this module for every command.
         from image_classification.tracking import live_run, outbox
 
         with one_line_errors():  # Hydra would turn an error into a warning and continue
+            HydraConfig.instance().set_config(config)  # conf/config.yaml takes names from it
+            settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            settings.output_dir = str(folder)  # each job has its own
             folder.mkdir(parents=True, exist_ok=True)
-            fields = live_run.opening(data, f"sweep {folder.name}", {"sweep": "true"})
-            run = live_run.LiveRun(folder, folder, fields)
-        sweep.announce(run.events[0], sweep.count_jobs(config.hydra.overrides.task))
+            run = live_run.open_sweep(
+                folder,
+                experiment=typed(settings).data.dataset,
+                words=sorted(config.hydra.overrides.task),
+            )
+        self._announcement = sweep.announcement(run.events[0], jobs)
 
         def end() -> None:
             if not run.end(self._status):
@@ -42,13 +58,23 @@ class SweepParent(Callback):
 
         atexit.register(end)  # Hydra does not call on_multirun_end after a failure
 
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Let the job know of its sweep, in whatever process it runs."""
+        if self._announcement is not None:
+            sweep.announce(self._announcement)
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """All jobs are done: list those that failed, also in other processes, with their errors."""
         failed = sorted(Path(config.hydra.sweep.dir).glob(f"*/{paths.ERROR_FILE}"))
         self._status = "FAILED" if failed else "FINISHED"
-        if not failed:
-            return
         for path in failed:
             print(f"failed: {path.parent.name}: {path.read_text().rstrip()}", file=sys.stderr)
-        print(f"{len(failed)} failed: fix that and repeat the command", file=sys.stderr)
-        sys.exit(1)
+        if failed:
+            print(f"{len(failed)} failed: fix that and repeat the command", file=sys.stderr)
+            sys.exit(1)
+        if self._announcement is not None and not sweep.is_one_process(config):
+            from image_classification.tracking import outbox
+
+            code = outbox.upload()  # what jobs in other processes could not
+            if code:
+                sys.exit(code)

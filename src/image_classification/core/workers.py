@@ -1,0 +1,76 @@
+"""Jobs of a sweep in other processes than its command, as Hydra's launchers start them."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import TextIOBase
+from pathlib import Path
+from typing import TextIO
+
+from hydra.core.hydra_config import HydraConfig
+
+from image_classification.core.job_states import noted
+from image_classification.core.signals import end_if_interrupted, end_with_parent, on_signals
+
+# What joblib and submitit raise where a worker ended before its job did.
+LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError", "FailedJobError")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The process of the command; it travels with the jobs."""
+
+    root: Path
+    program: str
+    process: tuple[str, int]  # host and number
+
+    @classmethod
+    def here(cls) -> "Origin":
+        """This process, whose working folder is the project's root."""
+        return cls(Path.cwd(), sys.argv[0], _process())
+
+
+@contextmanager
+def job(origin: Origin, folder: Path) -> Iterator[None]:
+    """What a job of a sweep needs where it runs in another process than the command.
+
+    Its lines come behind the name of its folder. After a signal no other job begins.
+    """
+    if _process() == origin.process:
+        yield
+        return
+    end_if_interrupted()
+    on_signals()
+    end_with_parent()
+    os.chdir(origin.root)
+    sys.argv[:1] = [origin.program]  # MLflow's pages show it
+    out, err = Named(folder.name, sys.stdout), Named(folder.name, sys.stderr)
+    number = HydraConfig.get().job.num
+    with noted(folder, number), redirect_stdout(out), redirect_stderr(err):
+        yield
+
+
+class Named(TextIOBase):
+    """A stream each of whose lines begins with a name, and is written at once."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self._name, self._stream, self._begun = name, stream, ""
+
+    def write(self, text: str) -> int:
+        """Write the lines that are complete."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        self._stream.write("".join(f"{self._name}: {line}\n" for line in lines))
+        self._stream.flush()
+        return len(text)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a launcher says by this error that a process ended before its job did."""
+    return any(kind.__name__ in LOST for kind in type(error).__mro__)
+
+
+def _process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
