@@ -67,7 +67,12 @@ def _run(stage: str, config: Config) -> int | None:
         fingerprint.require_split(paths.SPLIT, config.data)
     if stage in NEED_TENSORFLOW:
         _start_tensorflow()
-    code: int | None = import_module(f"image_classification.{stage}").main(config)
+    module = import_module(f"image_classification.{stage}")
+    if config.search and stage == "train":
+        job = import_module("image_classification.search.job")
+        found: int = job.main(config, module.train)
+        return found
+    code: int | None = module.main(config)
     return code
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from image_classification.core import paths, readers
 from image_classification.core.compose import GROUPS
 from image_classification.core.config import Config, defining, flatten
-from image_classification.core.errors import UserError
+from image_classification.core.errors import PrunedError, UserError
 from image_classification.core.files import atomic_folder, sha256
 from image_classification.core.signals import end_if_interrupted, is_interrupted
 from image_classification.data.arrays import Split
@@ -44,6 +44,7 @@ from image_classification.training.precision import usable_precision
 INPUT_EXAMPLES = 5  # images that come with the logged model
 # Details that MLflow's tables do not list, unless they are overridden; config.yaml has them all.
 DETAILS = ("data.classes", "data.image_shape", "model.family", "model.fast", "model.layers")
+Watch = Callable[[dict[str, float]], None]  # called with each row of fit.EpochRecord
 SPACE = 32 * 2**20  # bytes that a run needs on the disk, with room to spare
 
 
@@ -80,12 +81,17 @@ class TrainedModel:
         }
 
 
-def train(config: Config) -> TrainedModel:
+def train(config: Config, watch: Watch = lambda row: None) -> TrainedModel:
     """Train the configured model, write it to `output_dir`, and log the run to MLflow.
 
     A run that was killed resumes after its last finished epoch, under the same key.
 
+    Args:
+        config: all settings.
+        watch: called with the row of each epoch; it may end the run with a PrunedError.
+
     Raises:
+        PrunedError: `watch` has ended the run, which MLflow then shows as KILLED.
         UserError: there is no split, or one made from other data; the folder can't be written;
             the model can't be built; another process is at work on this very run.
     """
@@ -96,7 +102,7 @@ def train(config: Config) -> TrainedModel:
     folder = run_folder.run_folder(origin[provenance.TRAINING_KEY])
     with _open_run(config, origin, folder) as run:
         with run.system_metrics():
-            model, history = _fit(config, precision, split, run, folder)
+            model, history = _fit(config, precision, split, run, folder, watch)
         trained = TrainedModel(
             paths.run_name(config.model.name, config.seed), run.key, model, history
         )
@@ -152,6 +158,7 @@ def _open_run(config: Config, origin: dict[str, str], folder: Path) -> Iterator[
         "model": config.model.name,
         "recipe": config.recipe.name,
         "seed": str(config.seed),
+        **({} if config.trial is None else {"trial": str(config.trial)}),
         **origin,
     }
     with run_folder.locked_folder(folder, wait=paths.is_dvc_stage()):
@@ -162,10 +169,11 @@ def _open_run(config: Config, origin: dict[str, str], folder: Path) -> Iterator[
             yield run
         except BaseException as error:
             # A library may have replaced what the signal raised.
+            pruned = isinstance(error, PrunedError)
             killed = is_interrupted() or isinstance(error, KeyboardInterrupt | SystemExit)
-            uploaded = run.end("KILLED" if killed else "FAILED")
-            if uploaded and not killed and not checkpoint.has_state(folder):
-                run_folder.discard(folder)  # there is nothing to resume from
+            uploaded = run.end("KILLED" if killed or pruned else "FAILED")
+            if uploaded and (pruned or (not killed and not checkpoint.has_state(folder))):
+                run_folder.discard(folder)  # there is nothing to resume
             raise
 
 
@@ -185,7 +193,7 @@ def _is_part(key: str, of: Iterable[str]) -> bool:
 
 
 def _fit(
-    config: Config, precision: str, split: Split, run: LiveRun, folder: Path
+    config: Config, precision: str, split: Split, run: LiveRun, folder: Path, watch: Watch
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Build the model and fit it to the training examples; save and log every epoch."""
     keras.utils.clear_session()  # a sweep trains several models in one process
@@ -203,6 +211,7 @@ def _fit(
         shown = ", ".join(f"{name} {value:.4g}" for name, value in list(state.rows[-1].items())[1:])
         print(f"epoch {len(state.rows)} of {config.recipe.epochs}: {shown}", flush=True)
         end_if_interrupted()
+        watch(state.rows[-1])
 
     augment = augmentation(config.augmentation, config.seed)
     rows = fit_in_phases(

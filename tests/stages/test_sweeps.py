@@ -208,3 +208,33 @@ def test_a_job_whose_process_is_killed_is_one_line(split_project: Project) -> No
     assert command.returncode == 1
     assert "error: a process of the sweep was killed, perhaps for want of memory" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_search_has_one_parent_with_its_pictures_and_leaves_its_best_trial(
+    split_project: Project,
+) -> None:
+    """Begun with two jobs at once, continued one after the other."""
+    search = ("search=optuna", "search.study=tried", "model=tiny_lm", "recipe.epochs=3")
+    split_project.must("hydra", "-m", *TWO_AT_ONCE, *search, "trial=range(0,6)")
+    said = split_project.must("hydra", "-m", *search, "trial=range(0,8)")
+
+    assert len(re.findall(r"^skipped: trial \d of tried has ended$", said, re.MULTILINE)) == 6
+    (parent,) = in_mlflow(split_project, "tags.sweep = 'true'")
+    assert parent.info.status == "FINISHED"
+    found = children(split_project, parent)
+    assert sorted(run.data.tags["trial"] for run in found) == [str(number) for number in range(8)]
+    assert {run.info.status for run in found} <= {"FINISHED", "KILLED"}  # the latter were pruned
+    store = mlflow.MlflowClient(f"sqlite:///{split_project.root / 'mlflow.db'}")
+    pictures = {Path(one.path).name for one in store.list_artifacts(parent.info.run_id, "search")}
+    assert {"history.png", "epochs.png", "importances.png"} <= pictures
+    finished = [run for run in found if run.info.status == "FINISHED"]
+    best = max(finished, key=lambda run: float(run.data.metrics["val_accuracy"]))
+    again = split_project.must("hydra", "+experiment=tried", "recipe.epochs=3", "--cfg", "job")
+    rate = re.search(r"^  learning_rate: (\S+)$", again, re.MULTILINE)
+    assert rate
+    scores = {
+        run.data.params["recipe.learning_rate"]: run.data.metrics["val_accuracy"]
+        for run in finished
+    }
+    assert scores[rate[1]] == best.data.metrics["val_accuracy"]

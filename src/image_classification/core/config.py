@@ -17,6 +17,7 @@ FAST = (  # what a model may set for `fast`
     *("epochs", "batch_size", "learning_rate", "precision"),
     *("optimizer", "weight_decay", "label_smoothing"),
 )
+SEARCHED = ("recipe", "augmentation", "model")  # the groups whose settings can be searched
 CHANGES = ("flip", "shift", "rotate", "zoom", "contrast")  # that an augmentation can make
 KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but idx are one's own
 RESIZE = ("pad", "crop", "stretch")
@@ -280,6 +281,31 @@ class PromotionConfig:
 
 
 @dataclass
+class SearchConfig:
+    """How settings are searched (conf/search/)."""
+
+    study: str  # its name; trials of the same name go on with it
+    storage: str  # a file, from the main checkout, or the address of a database
+    sampler: str  # tpe, random
+    pruner: str  # median, hyperband, none
+    metric: str  # of validation: val_accuracy, val_loss
+    space: dict[str, Any]  # nested as in conf/: the bounds of each setting
+
+    def __post_init__(self) -> None:
+        _require(bool(self.study.strip()), "search.study", "a name", self)
+        _require(bool(self.storage.strip("\0 ")), "search.storage", "a path or an address", self)
+        _require(self.sampler in ("tpe", "random"), "search.sampler", "tpe or random", self)
+        pruners = ("median", "hyperband", "none")
+        _require(self.pruner in pruners, "search.pruner", " or ".join(pruners), self)
+        metrics = ("val_accuracy", "val_loss")
+        _require(self.metric in metrics, "search.metric", " or ".join(metrics), self)
+        _require(
+            set(self.space) <= set(SEARCHED), "search.space", f"of {', '.join(SEARCHED)}", self
+        )
+        _require(bool(self.space), "search.space", "of one setting at least", self)
+
+
+@dataclass
 class Config:
     """All settings of a stage."""
 
@@ -293,8 +319,13 @@ class Config:
     output_dir: str
     compare: CompareConfig
     promotion: PromotionConfig
+    search: SearchConfig | None = None
+    trial: int | None = None  # of the search
 
     def __post_init__(self) -> None:
+        both = (self.search is None) == (self.trial is None)
+        _require(both, "trial", "given with search, as in search=optuna 'trial=range(0,40)'", self)
+        _require(self.trial is None or 0 <= self.trial <= MOST, "trial", "0 or more", self)
         seeds = all(0 <= seed < 2**32 for seed in self.seeds)
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self)
         _require(seeds, "seeds", "from 0 to 4294967295", self)

@@ -12,6 +12,15 @@ class UserError(Exception):
     """An error that the user can fix; one line that names the file, key or value, and the fix."""
 
 
+class PrunedError(Exception):
+    """A training that a search ends early, since others were better by that epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        """Say how many epochs it has trained."""
+        super().__init__(f"pruned after epoch {epochs}")
+        self.epochs = epochs
+
+
 def explain(error: BaseException) -> str | None:
     """One line for an error that the user can fix, None for a fault of this project."""
     if isinstance(error, UserError):

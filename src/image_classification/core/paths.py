@@ -47,6 +47,7 @@ UNLABELLED_FILE = f"{PREDICTIONS}/unlabelled.csv"
 SUBMISSION_FILE = f"{PREDICTIONS}/submission.csv"
 ROBUSTNESS_FILE = "robustness.csv"
 COSTS_FILE = "costs.json"
+SEARCH_PICTURES = "search"  # a folder, in that of a sweep
 TABLES = "tables"  # a folder of those that MLflow's pages compare run by run
 
 

@@ -9,7 +9,7 @@ resume     tags: the run resumes in another process
 params     values
 data       name, hash, source, examples, shape (of an image): what was trained on
 metrics    values, step, time, of_model: whether they belong to the run's model as well
-artifacts  path: where in the run the files beside this one go
+artifacts  path: where in the run the files beside this one go, or only those in `inside`, if given
 tables     path: where in the run those artifacts are that MLflow's pages show and compare as tables
 model      name, sha256 (of the file beside this one), image_shape, classes: the run's model
 inputs     runs: the keys of the runs whose models were compared

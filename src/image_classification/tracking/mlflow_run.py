@@ -240,15 +240,16 @@ def has_artifacts(run: MlflowRun, event: Event) -> bool:
 def _artifacts(run: MlflowRun, event: Event) -> dict[Path, Path]:
     """The files of the folder and where in the run each of them goes."""
     # Listed before the first is logged: one that vanishes meanwhile is an error, not left out.
+    folder = run.folder / event.get("inside", "")
     found = {
         path: Path(event["path"]) / inner
-        for path in sorted(run.folder.rglob("*"))
+        for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and not (inner := path.relative_to(run.folder)).parts[0].startswith(".")
+        and not (inner := path.relative_to(folder)).parts[0].startswith(".")
         and path.name not in (paths.MODEL_FILE, paths.EVENTS_FILE)
     }
     if not found:
-        raise UserError(f"{run.folder} holds none of its files any more")
+        raise UserError(f"{folder} holds none of its files any more")
     return found
 
 

@@ -43,16 +43,21 @@ class SweepParent(Callback):
         with one_line_errors():  # Hydra would turn an error into a warning and continue
             HydraConfig.instance().set_config(config)  # conf/config.yaml takes names from it
             settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            settings.output_dir = str(folder)  # each job has its own
+            settings.output_dir = str(folder)  # each job has its own, and of the next
+            settings.trial = None if settings.search is None else 0
             folder.mkdir(parents=True, exist_ok=True)
             run = live_run.open_sweep(
                 folder,
                 experiment=typed(settings).data.dataset,
-                words=sorted(config.hydra.overrides.task),
+                words=[f"search {config.search.study}"]
+                if config.search
+                else sorted(config.hydra.overrides.task),
             )
         self._announcement = sweep.announcement(run.events[0], jobs)
 
         def end() -> None:
+            if (folder / paths.SEARCH_PICTURES).is_dir():
+                run.log("artifacts", path="search", inside=paths.SEARCH_PICTURES)
             if not run.end(self._status):
                 outbox.upload(folder)
 

@@ -1,0 +1,1 @@
+"""Search of settings: each job of a sweep is a trial, whose values Optuna chooses."""

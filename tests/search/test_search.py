@@ -1,0 +1,181 @@
+"""A search: what is drawn, what is told, what is pruned, and what is left of it."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from conftest import Compose
+from matplotlib import pyplot
+from optuna.trial import TrialState
+
+from image_classification.core.config import Config, SearchConfig
+from image_classification.core.errors import PrunedError, UserError
+from image_classification.search import figures, job, report, space, study
+
+SPACE = {
+    "recipe": {
+        "learning_rate": {"low": 0.001, "high": 0.1, "log": True},
+        "batch_size": {"choices": [32, 64]},
+        "epochs": {"low": 2, "high": 4},
+    },
+    "model": {"dropout": {"low": 0.0, "high": 0.5}},
+}
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchConfig:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job, "upload", lambda folder: 0)
+    return SearchConfig("tried", "search/journal.log", "tpe", "median", "val_accuracy", SPACE)
+
+
+@pytest.fixture
+def config(compose: Compose, search: SearchConfig) -> Config:
+    return replace(compose("model=tiny_cnn"), search=search, trial=0)
+
+
+def trained(config: Config, watch: job.Watch, epochs: int = 3) -> Any:
+    """A training that is the better the nearer its rate is to 0.01."""
+    best = 1 - abs(config.recipe.learning_rate - 0.01)
+    rows = [{"epoch": float(i), "val_accuracy": best - 0.1 / (i + 1)} for i in range(epochs)]
+    for row in rows:
+        watch(row)
+    return SimpleNamespace(history=pd.DataFrame(rows))
+
+
+def test_a_space_gives_whole_numbers_for_whole_bounds_and_values_within_them() -> None:
+    drawn = space.distributions(SPACE)
+
+    assert list(drawn) == [
+        *("recipe.learning_rate", "recipe.batch_size", "recipe.epochs", "model.dropout")
+    ]
+    values = space.suggest(optuna.create_study().ask(), drawn)
+    assert 0.001 <= values["recipe.learning_rate"] <= 0.1
+    assert values["recipe.batch_size"] in (32, 64)
+    assert values["recipe.epochs"] in (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"low": 2.0, "high": 1.0}, "search.space.recipe.warm_up: "),
+        ({"low": -1.0, "high": 1.0, "log": True}, "search.space.recipe.warm_up: "),
+        ({"low": 0.0, "hihg": 1.0}, "search.space.recipe.warm_up.low: must be"),
+        (0.5, "search.space.recipe.warm_up: must be"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_named(bounds: object, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        space.distributions({"recipe": {"warm_up": bounds}})
+
+
+def test_a_trial_has_its_values_and_all_checks_of_the_configuration(config: Config) -> None:
+    changed = space.with_values(config, {"recipe.learning_rate": 0.5, "model.dropout": 0.4})
+
+    assert (changed.recipe.learning_rate, changed.model.dropout) == (0.5, 0.4)
+    assert replace(changed, recipe=config.recipe, model=config.model) == config
+    with pytest.raises(UserError, match=r"model\.dropout: must be from 0 to below 1"):
+        space.with_values(config, {"model.dropout": 1.5})
+
+
+def test_a_search_learns_prunes_and_repeats_nothing(
+    config: Config, search: SearchConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(20):
+        assert job.main(replace(config, trial=number), trained) == 0
+    found = study.load(search.storage, search.study)
+    states = [trial.state for trial in found.get_trials()]
+
+    assert states.count(TrialState.PRUNED) > 0
+    assert states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) == 20
+    assert abs(found.best_params["recipe.learning_rate"] - 0.01) < 0.005
+    assert "is pruned after epoch 1: others were better by then" in capsys.readouterr().out
+
+    def refused(*_: object) -> Any:
+        raise AssertionError("trained again")
+
+    assert job.main(replace(config, trial=3), refused) == 0
+    assert "skipped: trial 3 of tried has ended" in capsys.readouterr().out
+
+
+def test_a_trial_cut_short_goes_on_with_its_values_and_a_failed_one_begins_anew(
+    config: Config, search: SearchConfig
+) -> None:
+    seen = []
+
+    def killed(given: Config, watch: job.Watch) -> Any:
+        seen.append(given.recipe.learning_rate)
+        raise SystemExit(143)
+
+    def failing(given: Config, watch: job.Watch) -> Any:
+        seen.append(given.recipe.learning_rate)
+        raise UserError("the disk is full")
+
+    with pytest.raises(SystemExit):
+        job.main(config, killed)
+    with pytest.raises(UserError, match="the disk is full"):
+        job.main(config, failing)
+    assert seen[0] == seen[1]
+    assert job.main(config, trained) == 0
+
+    states = [trial.state for trial in study.load(search.storage, search.study).get_trials()]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_a_study_keeps_to_its_settings(config: Config) -> None:
+    job.main(config, trained)
+    other = replace(config, recipe=replace(config.recipe, schedule="constant"), trial=1)
+
+    with pytest.raises(UserError, match=r"search\.study: tried holds trials of other settings"):
+        job.main(other, trained)
+
+
+def test_a_storage_that_cannot_be_used_is_named(config: Config, search: SearchConfig) -> None:
+    Path("search").write_text("a file, where the folder has to be")
+
+    with pytest.raises(UserError, match=r"search\.storage: search/journal\.log can't be used"):
+        job.main(config, trained)
+
+
+def test_a_pruned_training_is_reported_by_its_epochs() -> None:
+    assert PrunedError(3).epochs == 3
+
+
+def test_the_best_trial_is_an_experiment_with_its_values(
+    config: Config, search: SearchConfig
+) -> None:
+    for number in range(3):
+        job.main(replace(config, trial=number), trained)
+    found = study.load(search.storage, search.study)
+    text = report.experiment(found, "tiny_cnn", "mnist", "val_accuracy")
+    values = yaml.safe_load(text)
+
+    assert text.startswith("# @package _global_\n")
+    assert values["defaults"] == ["override /model: tiny_cnn"] or values["defaults"] == [
+        {"override /model": "tiny_cnn"}
+    ]
+    assert values["recipe"]["learning_rate"] == found.best_params["recipe.learning_rate"]
+    assert f"-S conf/model/tiny_cnn.yaml:dropout={found.best_params['model.dropout']}" in text
+
+
+def test_there_are_as_many_pictures_as_there_is_to_show(
+    config: Config, search: SearchConfig
+) -> None:
+    job.main(config, trained)
+    found = study.load(search.storage, search.study)
+    assert list(figures.figures(found, search.metric)) == ["history", "epochs"]
+
+    for number in range(1, 4):
+        job.main(replace(config, trial=number), trained)
+    found = study.load(search.storage, search.study)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = figures.figures(found, search.metric)
+    pyplot.close("all")
+    assert list(drawn) == ["history", "epochs", "importances", "parallel_coordinates"]
