@@ -141,7 +141,9 @@ def settings_tree(root: Path, page: Path) -> Tree:
 def write_files(page: Path, root: Path) -> None:
     for piece in pieces(page):
         if piece.file:
-            (root / piece.file).write_text(piece.text)
+            (root / piece.file).parent.mkdir(exist_ok=True)
+            # Without its name: what Hydra reads above the settings has to be the first line.
+            (root / piece.file).write_text(piece.text.partition("\n")[2])
 
 
 def no_words(words: list[str], tree: Tree) -> None:
@@ -276,7 +278,7 @@ COMMANDS = (
     Command(r"git checkout \S+", existing_file, RUN),
     Command(r"make test-docs", make, "it is what runs this"),
     Command(
-        r"make (coverage|mutants|torture|test-real|bench|bench-quick|bench-serve)",
+        r"make (coverage|mutants|torture|test-real|test-cluster|bench|bench-quick|bench-serve)",
         make,
         "it takes long",
     ),

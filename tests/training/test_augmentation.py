@@ -13,7 +13,7 @@ from image_classification.training.augmentation import Augmentation, augmentatio
 from image_classification.training.checkpoint import State
 from image_classification.training.fit import fit
 
-NONE = AugmentationConfig("none", flip="none", shift=0, rotate=0, zoom=0, contrast=0)
+NONE = AugmentationConfig("none", flip="none", shift=0, rotate=0, zoom=0, elastic=0, contrast=0)
 LIGHT = replace(NONE, name="light", shift=0.1, rotate=10, zoom=0.1, contrast=0.1)
 IMAGES = tiny_examples(200, seed=0).images
 
@@ -117,6 +117,40 @@ def test_a_bright_square_moves_either_way_and_no_further_than_it_may(
     assert found.min() > -1  # no black edge came in
 
 
+def test_parts_of_an_image_move_smoothly_and_as_far_as_the_setting_says() -> None:
+    """Bright squares, 12 pixels apart, of which each goes its own way."""
+    images = np.full((400, 28, 28, 1), 20, np.uint8)
+    for row in (6, 18):
+        for column in (6, 18):
+            images[:, row : row + 4, column : column + 4] = 220
+    found = changed(replace(NONE, elastic=0.04), images)[..., 0].astype(float) - 20
+    places = np.arange(12)
+    moved = []
+    for row in (2, 14):
+        for column in (2, 14):
+            part = found[:, row : row + 12, column : column + 12]
+            weight = part.sum(axis=(1, 2))
+            moved.append(part.sum(axis=2) @ places / weight - 5.5)
+    down = np.array(moved)
+
+    assert 0.5 < down.std() < 1.4  # 0.04 of 28 is 1.1, less where it is drawn between two points
+    assert abs(down.mean()) < 0.2
+    assert np.abs(np.corrcoef(down)[np.triu_indices(4, 1)]).max() < 0.6
+
+
+def test_pixels_are_read_once_however_much_changes() -> None:
+    """A layer for each change would blur an edge each time."""
+    images = np.zeros((100, 28, 28, 1), np.uint8)
+    images[:, :, 14:] = 255
+    once = changed(replace(NONE, shift=0.1), images)
+    often = changed(replace(NONE, shift=0.1, zoom=0.01, rotate=0.1, elastic=0.001), images)
+
+    def grey(found: NDArray[np.uint8]) -> float:
+        return float(np.mean((found > 25) & (found < 230)))
+
+    assert grey(often) < 1.3 * grey(once)
+
+
 def test_what_two_settings_draw_is_independent() -> None:
     """With one seed for all, a flip would always come with a low contrast."""
     flip = replace(NONE, flip="horizontal")
@@ -179,6 +213,7 @@ def test_validation_images_and_what_is_saved_are_never_changed() -> None:
         ("shift=1", "shift: must be from 0 to below 1, got 1.0"),
         ("rotate=181", "rotate: must be from 0 to 180, got 181.0"),
         ("zoom=-0.1", "zoom: must be from 0 to below 1, got -0.1"),
+        ("elastic=1", "elastic: must be from 0 to below 1, got 1.0"),
         ("contrast=nan", "contrast: must be from 0 to 1, got nan"),
     ],
 )

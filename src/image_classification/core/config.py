@@ -18,7 +18,14 @@ FAST = (  # what a model may set for `fast`
     *("optimizer", "weight_decay", "label_smoothing"),
 )
 SEARCHED = ("recipe", "augmentation", "model")  # the groups whose settings can be searched
-CHANGES = ("flip", "shift", "rotate", "zoom", "contrast")  # that an augmentation can make
+CHANGES = (
+    "flip",
+    "shift",
+    "rotate",
+    "zoom",
+    "elastic",
+    "contrast",
+)  # that an augmentation can make
 KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but idx are one's own
 RESIZE = ("pad", "crop", "stretch")
 MOST_CLASSES = 2**16  # a label is one or two bytes
@@ -222,6 +229,7 @@ class AugmentationConfig:
     shift: float  # most, either way, as a share of the height and of the width
     rotate: float  # most, either way, in degrees
     zoom: float  # 1 - zoom to 1 + zoom of the height and of the width fill the image
+    elastic: float  # the standard deviation of how far parts move, as a share of the image's side
     contrast: float  # the distance from the mean, times 1 - contrast to 1 + contrast
 
     def __post_init__(self) -> None:
@@ -230,6 +238,7 @@ class AugmentationConfig:
         _require(0 <= self.shift < 1, "augmentation.shift", "from 0 to below 1", self)
         _require(0 <= self.rotate <= 180, "augmentation.rotate", "from 0 to 180", self)
         _require(0 <= self.zoom < 1, "augmentation.zoom", "from 0 to below 1", self)
+        _require(0 <= self.elastic < 1, "augmentation.elastic", "from 0 to below 1", self)
         _require(0 <= self.contrast <= 1, "augmentation.contrast", "from 0 to 1", self)
 
 
