@@ -285,7 +285,7 @@ COMMANDS = (
     Command(r"\.ci/run", no_words, "it runs the tests, and CI runs it"),
     Command(r"source \.venv/bin/activate", no_words, "`make setup` makes it, and the tests use it"),
     Command(r"dvc (repro|status|dag|pull)( .*)?", dvc, RUN),
-    Command(r"dvc commit --force", dvc, RUN),
+    Command(r"dvc (commit --force|push|remote add( .*)?)", dvc, RUN),
     Command(r"dvc (metrics|params) (show|diff)( .*)?", dvc, RUN),
     Command(r"dvc plots show( .*)?", dvc, RUN),
     Command(r"dvc exp (run|show|apply)( .*)?", dvc, RUN),

@@ -1,0 +1,259 @@
+"""A team's tracking server as compose.yaml has it, without Docker: PostgreSQL, S3, passwords.
+
+Needs Debian's postgresql, and the dependency group `cluster` (`make test-cluster`).
+"""
+
+import configparser
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from conftest import ROOT, Project
+from mlflow.entities import Run
+
+PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+NEEDED = ("boto3", "flask_wtf", "moto", "psycopg")
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(not PROGRAMS, reason="needs postgresql"),
+    pytest.mark.skipif(
+        not all(map(importlib.util.find_spec, NEEDED)), reason="needs the group `cluster`"
+    ),
+]
+CLIENTS = 4
+EPOCHS = 150
+USER, PASSWORD = "ann", "correct horse battery"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=5)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(address: str) -> None:
+    latest = time.monotonic() + 120
+    while not answers(address):
+        assert time.monotonic() < latest, f"{address} does not answer"
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an empty database in a PostgreSQL of its own."""
+    # PostgreSQL does not run as root; then its own user has to reach the folder.
+    name = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    user = {"user": name} if os.getuid() == 0 else {}
+    folder = Path(f"/tmp/postgresql-{os.getpid()}")
+    folder.mkdir()
+    if user:
+        shutil.chown(folder, name)
+    port = free_port()
+    programs = PROGRAMS[-1]
+    made = [str(programs / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "mlflow"]
+    subprocess.run(made, check=True, capture_output=True, cwd=folder, **user)
+    run = [
+        str(programs / "postgres"),
+        "-D",
+        str(folder / "data"),
+        "-p",
+        str(port),
+        "-k",
+        str(folder),
+    ]
+    log = (tmp_path_factory.mktemp("database") / "log").open("w")
+    process = subprocess.Popen(run, cwd=folder, stdout=log, stderr=log, **user)
+    try:
+        ready = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+        latest = time.monotonic() + 60
+        while subprocess.run(ready, capture_output=True, check=False).returncode:
+            assert time.monotonic() < latest
+            time.sleep(0.5)
+        made = [
+            str(programs / "createdb"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-U",
+            "mlflow",
+            "mlflow",
+        ]
+        subprocess.run(made, check=True, cwd=folder)
+        yield f"postgresql+psycopg://mlflow@127.0.0.1:{port}/mlflow"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[dict[str, str]]:
+    """The variables under which a server finds a bucket `mlflow`."""
+    import boto3  # of the group `cluster`
+
+    port = free_port()
+    variables = {
+        "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(variables["MLFLOW_S3_ENDPOINT_URL"])
+        client = boto3.client(
+            "s3",
+            endpoint_url=variables["MLFLOW_S3_ENDPOINT_URL"],
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket="mlflow")
+        yield variables
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@dataclass
+class Server:
+    """MLflow's server on PostgreSQL and S3, which can be restarted."""
+
+    folder: Path
+    database: str
+    storage: dict[str, str]
+    port: int
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        composed = yaml.safe_load((ROOT / "compose.yaml").read_text())
+        settings = configparser.ConfigParser(interpolation=None)
+        settings.read_string(composed["configs"]["auth"]["content"])
+        own = {"database_uri": self.database, "admin_username": USER, "admin_password": PASSWORD}
+        settings["mlflow"].update(own)
+        with (self.folder / "auth.ini").open("w") as file:
+            settings.write(file)
+        command = [
+            *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
+            *("--backend-store-uri", self.database, "--artifacts-destination", "s3://mlflow"),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "2"),
+        ]
+        variables = {
+            "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret of this test",
+        }
+        environment = {**os.environ, **self.storage, **variables, "MLFLOW_TRACKING_URI": ""}
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        wait_for(f"{self.address}/health")
+
+    def kill(self) -> None:
+        assert self.process
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(
+    tmp_path_factory: pytest.TempPathFactory, database: str, storage: dict[str, str]
+) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server"), database, storage, free_port())
+    made.start()
+    yield made
+    made.kill()
+
+
+def test_four_clients_one_killed_and_a_restart_lose_nothing(
+    split_project: Project, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+    variables = {"MLFLOW_TRACKING_URI": server.address, **login}
+    assert (
+        "wait in outbox"
+        in split_project.run(
+            *(sys.executable, "-m", "image_classification", "train", "model=tiny_lm", "seed=9"),
+            MLFLOW_TRACKING_URI=server.address,  # without a password
+        ).stderr
+    )
+
+    def start(seed: int) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "image_classification", "train", "model=tiny_lm"),
+                *(f"seed={seed}", f"recipe.epochs={EPOCHS}", f"hydra.run.dir=outputs/{seed}"),
+            ],
+            cwd=split_project.root,
+            env=split_project.environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    clients = [start(seed) for seed in range(CLIENTS)]
+    killed = clients[-1]
+    assert killed.stdout is not None
+    while "epoch 5 of" not in killed.stdout.readline():
+        assert killed.poll() is None
+    killed.kill()
+    killed.communicate()
+    server.kill()
+    time.sleep(3)
+    server.start()
+    for client in clients[:-1]:
+        client.communicate(timeout=300)
+    again = start(CLIENTS - 1)
+    said = again.communicate(timeout=300)[0]
+    assert "resuming after epoch" in said
+    split_project.must("image-classification", "sync", **variables)
+
+    for name, value in login.items():
+        monkeypatch.setenv(name, value)
+    store = mlflow.MlflowClient(server.address)
+    experiment = store.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs: list[Run] = list(store.search_runs([experiment.experiment_id]))
+    assert sorted(run.data.tags["seed"] for run in runs) == ["0", "1", "2", "3", "9"]
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        if run.data.tags["seed"] == "9":
+            continue
+        for metric in ("loss", "val_accuracy"):
+            history = store.get_metric_history(run.info.run_id, metric)
+            assert [entry.step for entry in history] == list(range(EPOCHS))
+        files = {entry.path for entry in store.list_artifacts(run.info.run_id, "training")}
+        assert "training/history.csv" in files
+    models = store.search_logged_models([experiment.experiment_id])
+    assert len({model.source_run_id for model in models}) == CLIENTS + 1
