@@ -6,7 +6,6 @@ Needs Debian's postgresql, and the dependency group `cluster` (`make test-cluste
 import configparser
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -65,16 +64,15 @@ def wait_for(address: str) -> None:
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an empty database in a PostgreSQL of its own."""
     # PostgreSQL does not run as root; then its own user has to reach the folder.
-    name = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    user = {"user": name} if os.getuid() == 0 else {}
+    user = "postgres" if os.getuid() == 0 else None
     folder = Path(f"/tmp/postgresql-{os.getpid()}")
     folder.mkdir()
     if user:
-        shutil.chown(folder, name)
+        shutil.chown(folder, user)
     port = free_port()
     programs = PROGRAMS[-1]
     made = [str(programs / "initdb"), "-D", str(folder / "data"), "-A", "trust", "-U", "mlflow"]
-    subprocess.run(made, check=True, capture_output=True, cwd=folder, **user)
+    subprocess.run(made, check=True, capture_output=True, cwd=folder, user=user)
     run = [
         str(programs / "postgres"),
         "-D",
@@ -85,7 +83,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         str(folder),
     ]
     log = (tmp_path_factory.mktemp("database") / "log").open("w")
-    process = subprocess.Popen(run, cwd=folder, stdout=log, stderr=log, **user)
+    process = subprocess.Popen(run, cwd=folder, stdout=log, stderr=log, user=user)
     try:
         ready = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
         latest = time.monotonic() + 60

@@ -42,9 +42,10 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the shutdown
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # but for a user who will not wait
     _received.append(signal_number)
-    if _are_done:
-        for child in psutil.Process().children():
-            child.send_signal(signal.SIGTERM)
+    children = psutil.Process().children() if _are_done else []
+    for child in children:
+        child.send_signal(signal.SIGTERM)
+    if _are_done and children:  # the jobs of a cluster are none, and go on
         latest = time.monotonic() + CHILDREN_SECONDS
         while not _are_done() and time.monotonic() < latest:
             time.sleep(0.1)

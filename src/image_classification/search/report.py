@@ -20,7 +20,10 @@ class SearchReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Draw the study and write its best trial, unless no trial has ended well."""
-        found = study.load(config.search.storage, config.search.study)
+        try:
+            found = study.load(config.search.storage, config.search.study)
+        except KeyError:  # no trial has begun, or each model has a study of its own
+            return
         ended = found.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         pruned = found.get_trials(deepcopy=False, states=[TrialState.PRUNED])
         print(f"{config.search.study}: {len(ended)} trials ended, {len(pruned)} pruned", flush=True)
