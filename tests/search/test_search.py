@@ -10,7 +10,7 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
-from conftest import Compose
+from conftest import ROOT, Compose
 from matplotlib import pyplot
 from optuna.trial import TrialState
 
@@ -59,6 +59,35 @@ def test_a_space_gives_whole_numbers_for_whole_bounds_and_values_within_them() -
     assert 0.001 <= values["recipe.learning_rate"] <= 0.1
     assert values["recipe.batch_size"] in (32, 64)
     assert values["recipe.epochs"] in (2, 3, 4)
+
+
+FILES = sorted(path.stem for path in (ROOT / "conf/search").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_composes_and_searches_settings_that_exist(compose: Compose, name: str) -> None:
+    config = compose(f"search={name}", "trial=0", "model=tiny_cnn")
+    assert config.search is not None
+    drawn = space.distributions(config.search.space)
+
+    assert drawn
+    assert config.search.study == f"tiny_cnn-mnist-{name}"
+    values = space.suggest(optuna.create_study().ask(), drawn)
+    assert space.with_values(config, values) != config
+
+
+def test_a_null_takes_out_what_another_file_searches(compose: Compose) -> None:
+    words = ("search=optuna", "trial=0", "search.space.recipe=null")
+    config = compose(*words)
+    assert config.search is not None
+
+    assert list(space.distributions(config.search.space)) == ["model.dropout"]
+
+
+def test_a_search_and_its_trial_are_given_together(compose: Compose) -> None:
+    for word in ("search=optuna", "trial=3"):
+        with pytest.raises(UserError, match="trial: must be given with search, as in search="):
+            compose(word)
 
 
 @pytest.mark.parametrize(

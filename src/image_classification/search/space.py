@@ -23,7 +23,7 @@ def distributions(space: Mapping[str, Any], prefix: str = "") -> dict[str, BaseD
 
     Args:
         space: nested as in conf/; at each setting `choices`, or `low` and `high` and, if wanted,
-            `log` and `step`. Whole numbers as bounds give whole numbers.
+            `log` and `step`. Whole numbers as bounds give whole numbers. A null counts as nothing.
         prefix: of the names.
 
     Raises:
@@ -32,6 +32,8 @@ def distributions(space: Mapping[str, Any], prefix: str = "") -> dict[str, BaseD
     found: dict[str, BaseDistribution] = {}
     for name, inner in space.items():
         key = f"{prefix}{name}"
+        if inner is None:
+            continue
         if not isinstance(inner, Mapping):
             raise UserError(f"search.space.{key}: must be {{choices: […]}} or {{low: …, high: …}}")
         if inner.keys() == {"choices"} or {"low", "high"} <= inner.keys() <= BOUNDS:
