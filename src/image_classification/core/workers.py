@@ -13,7 +13,12 @@ from typing import TextIO
 from hydra.core.hydra_config import HydraConfig
 
 from image_classification.core.job_states import noted
-from image_classification.core.signals import end_if_interrupted, end_with_parent, on_signals
+from image_classification.core.signals import (
+    end_if_interrupted,
+    end_with_parent,
+    is_interrupted,
+    on_signals,
+)
 
 # What joblib and submitit raise where a worker ended before its job did.
 LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError", "FailedJobError")
@@ -48,9 +53,13 @@ def job(origin: Origin, folder: Path) -> Iterator[None]:
     os.chdir(origin.root)
     sys.argv[:1] = [origin.program]  # MLflow's pages show it
     out, err = Named(folder.name, sys.stdout), Named(folder.name, sys.stderr)
-    number = HydraConfig.get().job.num
-    with noted(folder, number), redirect_stdout(out), redirect_stderr(err):
-        yield
+    number, parent = HydraConfig.get().job.num, os.getppid()
+    try:
+        with noted(folder, number), redirect_stdout(out), redirect_stderr(err):
+            yield
+    finally:
+        if is_interrupted() and os.getppid() != parent:  # joblib would wait for more jobs
+            os._exit(1)
 
 
 class Named(TextIOBase):
