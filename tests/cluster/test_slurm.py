@@ -84,8 +84,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     ]
     started = []
     try:
-        for daemon in daemons:
-            with (folder / f"{daemon[0]}-{daemon[-1]}.out").open("w") as out:
+        for number, daemon in enumerate(daemons):
+            with (folder / f"{number}.out").open("w") as out:
                 started.append(subprocess.Popen(daemon, env=environment, stdout=out, stderr=out))
             time.sleep(1)
         wait_for(lambda: slurm(variables, "sinfo", "-h", "-t", "idle", "-o", "%D") == "2", 60)
