@@ -90,6 +90,11 @@ def test_a_search_and_its_trial_are_given_together(compose: Compose) -> None:
             compose(word)
 
 
+def test_a_study_is_named_as_a_file_can_be(compose: Compose) -> None:
+    with pytest.raises(UserError, match=r"search\.study: must be of letters"):
+        compose("search=optuna", "trial=0", "search.study=../elsewhere")
+
+
 @pytest.mark.parametrize(
     ("bounds", "said"),
     [

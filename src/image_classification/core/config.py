@@ -301,7 +301,8 @@ class SearchConfig:
     space: dict[str, Any]  # nested as in conf/: the bounds of each setting
 
     def __post_init__(self) -> None:
-        _require(bool(self.study.strip()), "search.study", "a name", self)
+        named = re.fullmatch(r"\w[\w.-]*", self.study)  # a file of conf/experiment/ as well
+        _require(bool(named), "search.study", "of letters, digits, _, - and .", self)
         _require(bool(self.storage.strip("\0 ")), "search.storage", "a path or an address", self)
         _require(self.sampler in ("tpe", "random"), "search.sampler", "tpe or random", self)
         pruners = ("median", "hyperband", "none")
