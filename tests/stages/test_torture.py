@@ -22,7 +22,7 @@ import pandas as pd
 import psutil
 import pytest
 from conftest import Mirror, Project, TrackingServer, tiny_project
-from test_outage import assert_all_is_there_once, start, wait_for
+from test_outage import assert_all_is_there_once, follow_epochs, start
 
 pytestmark = pytest.mark.torture
 
@@ -194,7 +194,7 @@ def test_a_server_killed_again_and_again_holds_everything_once(
     generator = random.Random(int(os.environ.get("TORTURE_SEED", "0")))
     outages = 0
     try:
-        wait_for(run, 1)
+        follow_epochs(run, 1)
         for _ in range(RESTARTS):
             time.sleep(generator.uniform(0.5, 3))
             assert run.poll() is None, "the run ended before the outages did"

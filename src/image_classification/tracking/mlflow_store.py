@@ -175,7 +175,9 @@ def _reading(database: Path) -> Iterator[sqlite3.Connection]:
         UnreachableError: it can't be read, or is no database.
     """
     try:
-        with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+        # rw: where there is none, an empty one is not made
+        address = f"{database.absolute().as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
             yield connection
     except sqlite3.Error as error:
         raise UnreachableError(f"the tracking store {database} can't be used: {error}") from error
@@ -187,11 +189,11 @@ def _set_aside_if_moved(database: Path) -> None:
     Raises:
         UnreachableError: it can't be read, or moved out of the way.
     """
-    if not (database.exists() and _made_in(database)):
+    if not _made_in(database):
         return
     try:
         with _database_lock(database):
-            elsewhere = database.exists() and _made_in(database)
+            elsewhere = _made_in(database)
             if not elsewhere:  # another process was faster
                 return
             stamp = time.time_ns()
@@ -215,10 +217,16 @@ def _set_aside_if_moved(database: Path) -> None:
 
 def _made_in(database: Path) -> Path | None:
     """The other folder that the database was made in, if it was."""
-    with _reading(database) as connection:
-        if ("experiments",) not in connection.execute("SELECT name FROM sqlite_master").fetchall():
-            return None
-        found = connection.execute("SELECT artifact_location FROM experiments").fetchall()
+    try:
+        with _reading(database) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master").fetchall()
+            if ("experiments",) not in tables:
+                return None
+            found = connection.execute("SELECT artifact_location FROM experiments").fetchall()
+    except UnreachableError:
+        if database.exists():
+            raise
+        return None  # there is none, or another process has just set it aside
     own = database.with_name(ARTIFACTS)
     for (location,) in found:
         address = urlsplit(location or "")
