@@ -118,6 +118,18 @@ def test_a_trial_has_its_values_and_all_checks_of_the_configuration(config: Conf
         space.with_values(config, {"model.dropout": 1.5})
 
 
+def test_a_seed_repeats_a_search_and_another_draws_anew(config: Config) -> None:
+    drawn = []
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        assert config.search is not None
+        search = replace(config.search, study=name)
+        assert job.main(replace(config, search=search, seed=seed), trained) == 0
+        drawn.append(study.load(search.storage, name).trials[0].params)
+
+    one, same, other = drawn
+    assert one == same != other
+
+
 def test_a_search_learns_prunes_and_repeats_nothing(
     config: Config, search: SearchConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

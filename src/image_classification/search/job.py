@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from optuna.trial import TrialState
 
 from image_classification.core.config import Config, defining, flatten
@@ -27,7 +28,8 @@ def main(config: Config, train: Callable[[Config, Watch], Any]) -> int:
     assert search is not None
     assert number is not None
     drawn_from = space.distributions(search.space)
-    found = study.open_study(search, _shared(config), seed=number)
+    (drawn,) = np.random.SeedSequence([config.seed, number]).generate_state(1)
+    found = study.open_study(search, _shared(config), seed=int(drawn))
     trial = study.begin(found, number)
     if trial is None:
         print(f"skipped: trial {number} of {search.study} has ended")
