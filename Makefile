@@ -96,7 +96,7 @@ mutants: $(INSTALLED)  ## change the code carelessly, hundreds of times, and see
 coverage: $(INSTALLED)  ## run the tests and report which lines and branches they cover
 	pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term --cov-report=html
 
-test-cluster: $(INSTALLED)  ## a team's server, and SLURM, on this machine (apt-get install postgresql slurm-wlm munge)
+test-cluster: $(INSTALLED)  ## a team's server, object stores, and SLURM, on this machine (apt-get install postgresql slurm-wlm munge)
 	uv pip install --python $(VENV) --quiet --constraint requirements.lock --group cluster
 	pytest -m cluster --capture=no
 

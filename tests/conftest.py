@@ -519,10 +519,15 @@ def at_once(function: Callable[..., object], *calls: tuple[object, ...]) -> list
 
 
 class TrackingServer:
-    """An MLflow server with a store of its own, which can be killed and started again."""
+    """An MLflow server with a store of its own, which can be killed and started again.
 
-    def __init__(self, folder: Path) -> None:
+    It keeps artifacts at an address that it reaches under the variables, by default in its folder.
+    """
+
+    def __init__(self, folder: Path, artifacts: str = "", **variables: str) -> None:
         self.folder = folder
+        self.artifacts = artifacts or str(folder / "artifacts")
+        self.variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **variables}
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
@@ -539,10 +544,10 @@ class TrackingServer:
                     *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
                     *("--host", "127.0.0.1", "--port", str(self.port)),
                     *("--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"),
-                    *("--artifacts-destination", str(self.folder / "artifacts")),
+                    *("--artifacts-destination", self.artifacts),
                 ],
                 cwd=self.folder,
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                env={**os.environ, **self.variables},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # its workers are processes of their own: they die with it

@@ -4,60 +4,33 @@ Needs Debian's postgresql, and the dependency group `cluster` (`make test-cluste
 """
 
 import configparser
-import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pytest
+import servers
 import yaml
 from conftest import ROOT, Project
 from mlflow.entities import Run
+from servers import Bucket, free_port, wait_for
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-NEEDED = ("boto3", "flask_wtf", "moto", "psycopg")
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(not PROGRAMS, reason="needs postgresql"),
-    pytest.mark.skipif(
-        not all(map(importlib.util.find_spec, NEEDED)), reason="needs the group `cluster`"
-    ),
+    servers.NEEDS_GROUP,
 ]
 CLIENTS = 4
 EPOCHS = 150
 USER, PASSWORD = "ann", "correct horse battery"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
-def answers(address: str) -> bool:
-    try:
-        urllib.request.urlopen(address, timeout=5)
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def wait_for(address: str) -> None:
-    latest = time.monotonic() + 120
-    while not answers(address):
-        assert time.monotonic() < latest, f"{address} does not answer"
-        time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -110,33 +83,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def storage() -> Iterator[dict[str, str]]:
-    """The variables under which a server finds a bucket `mlflow`."""
-    import boto3  # of the group `cluster`
-
-    port = free_port()
-    variables = {
-        "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(variables["MLFLOW_S3_ENDPOINT_URL"])
-        client = boto3.client(
-            "s3",
-            endpoint_url=variables["MLFLOW_S3_ENDPOINT_URL"],
-            aws_access_key_id="key",
-            aws_secret_access_key="secret",
-            region_name="us-east-1",
-        )
-        client.create_bucket(Bucket="mlflow")
-        yield variables
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with servers.s3(tmp_path_factory.mktemp("storage")) as bucket:
+        yield bucket
 
 
 @dataclass
@@ -145,7 +94,7 @@ class Server:
 
     folder: Path
     database: str
-    storage: dict[str, str]
+    storage: Bucket
     port: int
     process: "subprocess.Popen[bytes] | None" = None
 
@@ -163,17 +112,18 @@ class Server:
             settings.write(file)
         command = [
             *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
-            *("--backend-store-uri", self.database, "--artifacts-destination", "s3://mlflow"),
+            *("--backend-store-uri", self.database),
+            *("--artifacts-destination", self.storage.address),
             *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "2"),
         ]
         variables = {
             "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret of this test",
         }
-        environment = {**os.environ, **self.storage, **variables, "MLFLOW_TRACKING_URI": ""}
+        variables |= {**self.storage.variables, "MLFLOW_TRACKING_URI": ""}
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=log, stderr=log,
+                command, cwd=self.folder, env={**os.environ, **variables}, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         wait_for(f"{self.address}/health")
@@ -186,7 +136,7 @@ class Server:
 
 @pytest.fixture
 def server(
-    tmp_path_factory: pytest.TempPathFactory, database: str, storage: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory, database: str, storage: Bucket
 ) -> Iterator[Server]:
     made = Server(tmp_path_factory.mktemp("server"), database, storage, free_port())
     made.start()
