@@ -139,9 +139,11 @@ def server(
     tmp_path_factory: pytest.TempPathFactory, database: str, storage: Bucket
 ) -> Iterator[Server]:
     made = Server(tmp_path_factory.mktemp("server"), database, storage, free_port())
-    made.start()
-    yield made
-    made.kill()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
 
 
 def test_four_clients_one_killed_and_a_restart_lose_nothing(
