@@ -64,6 +64,29 @@ def test_a_sweep_has_one_parent_repeats_nothing_and_leaves_dvc_alone(trained_cop
 
 
 @pytest.mark.slow
+def test_a_sweep_in_one_process_lets_go_of_the_data_of_each_job(split_project: Project) -> None:
+    command = ("hydra", "-m", "model=tiny_lm", "seed=range(0,3)", *SWEEP)
+    with subprocess.Popen(
+        command,
+        cwd=split_project.root,
+        env=split_project.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("run 3 of 3"):
+                files = Path(f"/proc/{process.pid}/fd").iterdir()
+                opened = [str(file.readlink()) for file in files if file.is_symlink()]
+                break
+        process.communicate()
+
+    assert process.returncode == 0
+    # The third job may have opened it, and the first two no longer hold it.
+    assert sum(name.endswith("split/train_images.npy") for name in opened) <= 1
+
+
+@pytest.mark.slow
 def test_a_job_that_fails_ends_no_sweep_and_the_same_command_runs_only_it(
     trained_copy: Project,
 ) -> None:

@@ -29,6 +29,7 @@ from image_classification.core.config import Config
 from image_classification.core.errors import UserError, explain, rejected
 from image_classification.core.files import remove_empty
 from image_classification.core.signals import end_if_interrupted, end_with_parent, on_signals
+from image_classification.core.tensorflow_memory import forget_graphs
 
 
 def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
@@ -56,6 +57,8 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
                     codes.append(task(typed(composed)) or 0)
             finally:  # Hydra has made a folder for every job, whatever comes of it
                 remove_empty(folder)
+                if is_swept:
+                    forget_graphs()
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing them
     on_signals()
