@@ -81,16 +81,38 @@ def stage(name: str, *overrides: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "image_classification", name, *overrides)
 
 
-def peak_memory(*command: str, cwd: Path) -> float:
-    """The most memory, in MiB, that a command held at once."""
+@dataclass(frozen=True)
+class Cost:
+    """What a command took, with the processes that it waited for.
+
+    seconds: on the wall, which other work on the machine moves.
+    processor: seconds of processor time.
+    memory: MiB that the largest of its processes held at once.
+    """
+
+    seconds: float
+    processor: float
+    memory: float
+
+
+def cost(*command: str, cwd: Path) -> Cost:
+    """Run a command in a project that has its own sources and store, and weigh it."""
     with tempfile.TemporaryFile() as output:
         environment = {**ENVIRONMENT, "PYTHONPATH": "src", STORE: ""}
+        start = time.perf_counter()
         process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdout=output, stderr=output, close_fds=False
         )
         _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
             raise SystemExit(f"error: {command} failed\n{output.read().decode()}")
-    return usage.ru_maxrss * 1024 / 2**20  # Linux counts in KiB
+    memory = usage.ru_maxrss * 1024 / 2**20  # Linux counts in KiB
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, memory)
+
+
+def peak_memory(*command: str, cwd: Path) -> float:
+    """The most memory, in MiB, that a command held at once."""
+    return cost(*command, cwd=cwd).memory

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import machine
 import pytest
 from conftest import ROOT, Project
+from growth import slope
 from kept import FILE, Kept
 from parts import seconds_left
 
@@ -90,6 +92,29 @@ def test_every_measurement_ends_with_a_figure_also_after_a_kill(
         "train model=nn recipe",
     ):
         assert f"| {measured}" in page
+
+
+@pytest.mark.slow
+def test_growth_is_measured_to_the_end_and_drawn(trained: Project, tmp_path: Path) -> None:
+    results, picture = tmp_path / "growth.md", tmp_path / "growth.png"
+    command = (sys.executable, "benchmarks/growth.py", "--effort", "smoke")
+
+    trained.must(*command, "--output", str(results), "--figure", str(picture))
+
+    page = results.read_text()
+    titles = ["Runs in MLflow", "The pipeline's trainings", "Jobs of a sweep in one process"]
+    assert all(f"## {title}" in page for title in [*titles, "Stages and images"])
+    rows = {row[0]: row[1:] for line in page.splitlines() if (row := line.strip("| ").split(" | "))}
+    # `dvc repro` had nothing to do: what trains takes TensorFlow, and that takes longer.
+    assert float(rows["dvc repro"][1]) < float(rows["train"][1])
+    assert picture.stat().st_size > 10_000
+    assert not (trained.root / "benchmarks/.unfinished").exists()
+
+
+def test_a_slope_is_that_of_the_end_on_logarithmic_axes() -> None:
+    assert slope({1: 5.0, 10: 3.0, 100: 300.0}) == pytest.approx(2)
+    assert slope({1: 5.0, 10: 50.0}) == pytest.approx(1)
+    assert math.isnan(slope({1: 5.0}))
 
 
 def test_the_time_left_scales_with_the_time_taken() -> None:
