@@ -252,7 +252,7 @@ def panels(found: Mapping[str, Points]) -> list[Panel]:
         int(job): {"one process": memory}
         for points in found.get("jobs", {}).values()
         for job, memory in points.items()
-        if int(job) in (*(2**n for n in range(1, 20)), len(points))  # a few tell the slope
+        if int(job) in [2**n for n in range(1, 20)]  # which tell the slope
     }
 
     def chosen(name: str, is_size: bool) -> Points:
