@@ -18,7 +18,7 @@ CUT_SHORT = [ -e dvc.lock ] && ! python -c 'import yaml; from dvc.schema import 
 	schema(yaml.safe_load(open("dvc.lock")))' 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install repro publish ui test test-docs test-real test-cluster torture mutants coverage lint audit bench \
+.PHONY: help setup install repro publish ui test test-docs test-real test-cluster test-jax torture mutants coverage lint audit bench \
 	bench-quick bench-serve lock clean
 
 help:  ## list the targets
@@ -99,6 +99,10 @@ coverage: $(INSTALLED)  ## run the tests and report which lines and branches the
 test-cluster: $(INSTALLED)  ## a team's server, object stores, and SLURM, on this machine (apt-get install postgresql slurm-wlm munge)
 	uv pip install --python $(VENV) --quiet --constraint requirements.lock --group cluster
 	pytest -m cluster --capture=no
+
+test-jax: $(INSTALLED)  ## train, resume and compare with JAX in place of TensorFlow (installs it; minutes)
+	uv pip install --python $(VENV) --quiet --constraint requirements.lock --requirement pyproject.toml --extra jax
+	pytest --numprocesses 2 tests/stages/test_jax.py
 
 test-real: $(INSTALLED)  ## run the default pipeline on the real MNIST and check the accuracies
 	pytest -m real --capture=no

@@ -4,6 +4,7 @@ It composes and checks the configuration first, and only then imports the stage:
 a stage take seconds, which nobody should wait for `--help` or for the news of a typing error.
 """
 
+import os
 import sys
 from functools import partial
 from importlib import import_module
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from image_classification.core import paths
+from image_classification.core.backend import backend, require_backend, require_one_worker
 from image_classification.core.command import run_command
 from image_classification.core.config import Config
 from image_classification.core.tensorflow_log import leave_out_advice_on_tracing, quiet_start
@@ -46,6 +48,8 @@ def main() -> None:
         sys.argv[:2] = [str(Path(__file__).with_name(f"{name}.py"))]
         run_command(name, partial(_run, name))
     if name in COMMANDS:
+        if name != "repro":  # which starts stages
+            os.environ["KERAS_BACKEND"] = "tensorflow"  # saved models are the same for both
         if name in NEED_TENSORFLOW:
             _start_tensorflow()
         import_module(f"image_classification.commands.{name}").main(words)
@@ -62,6 +66,9 @@ def train() -> NoReturn:
 
 
 def _run(stage: str, config: Config) -> int | None:
+    require_backend()
+    if stage == "train":
+        require_one_worker()
     if stage in NEED_SPLIT:
         fingerprint = import_module("image_classification.data.fingerprint")
         fingerprint.require_split(paths.SPLIT, config.data)
@@ -79,7 +86,10 @@ def _run(stage: str, config: Config) -> int | None:
 def _start_tensorflow() -> None:
     leave_out_advice_on_tracing()
     with quiet_start():
-        import_module("tensorflow").config.list_physical_devices()  # it looks for a GPU once
+        config = import_module("tensorflow").config
+        config.list_physical_devices()  # it looks for a GPU once
+    if backend() == "jax":  # TensorFlow only reads batches, and would take the GPU's memory
+        config.set_visible_devices([], "GPU")
 
 
 if __name__ == "__main__":

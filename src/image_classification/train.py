@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from image_classification.tracking.mlflow_store import UnreachableError
 from image_classification.tracking.outbox import upload
 from image_classification.training import checkpoint
 from image_classification.training.augmentation import augmentation
+from image_classification.training.devices import data_parallel
 from image_classification.training.fit import fit
 from image_classification.training.phases import fit_in_phases
 from image_classification.training.precision import usable_precision
@@ -98,10 +99,15 @@ def train(config: Config, watch: Watch = lambda row: None) -> TrainedModel:
     split = split_for_run(paths.SPLIT, config.data, config.seed)
     output = _require_writable(Path(config.output_dir))
     precision = usable_precision(config.recipe.precision)
-    origin = {**provenance.of_training(config, dvc_hash(paths.SPLIT)), "precision": precision}
+    devices = data_parallel(config.recipe.batch_size)
+    origin = {
+        **provenance.of_training(config, dvc_hash(paths.SPLIT)),
+        "precision": precision,
+        "devices": str(devices.num_model_replicas if devices else 1),
+    }
     folder = run_folder.run_folder(origin[provenance.TRAINING_KEY])
     with _open_run(config, origin, folder) as run:
-        with run.system_metrics():
+        with run.system_metrics(), devices.scope() if devices else nullcontext():
             model, history = _fit(config, precision, split, run, folder, watch)
         trained = TrainedModel(
             paths.run_name(config.model.name, config.seed), run.key, model, history

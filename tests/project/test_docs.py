@@ -278,7 +278,7 @@ COMMANDS = (
     Command(r"git checkout \S+", existing_file, RUN),
     Command(r"make test-docs", make, "it is what runs this"),
     Command(
-        r"make (coverage|mutants|torture|test-real|test-cluster|bench|bench-quick|bench-serve)",
+        r"make (coverage|mutants|torture|test-(real|cluster|jax)|bench|bench-quick|bench-serve)",
         make,
         "it takes long",
     ),

@@ -94,7 +94,7 @@ def test_a_run_says_where_it_comes_from(trained: Project) -> None:
     assert (dataset.name, dataset.digest) == ("tiny", data_hash)
     # MLflow's pages show the tags that do not begin like its own: no hash and no process.
     shown = {key for key in tags if not key.startswith("mlflow.")}
-    origin = {"git.commit", "git.dirty", "machine", "precision"}
+    origin = {"git.commit", "git.dirty", "machine", "precision", "backend", "devices"}
     assert shown == {"dataset", "model", "recipe", "seed"} | origin
 
 

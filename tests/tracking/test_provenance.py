@@ -126,8 +126,24 @@ def test_a_run_is_tagged_with_where_it_comes_from(
         "git.commit": git("rev-parse", "HEAD"),
         "git.dirty": provenance.commit()["git.dirty"],
         "machine": provenance.machine(),
+        "backend": "tensorflow",
         "training.key": provenance.training_key(config, "data"),
     }
+
+
+def test_a_training_on_jax_has_a_key_of_its_own(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = compose("model=cnn")
+    on_tensorflow = provenance.training_key(config, "data")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(provenance, "version", lambda name: f"1.2 of {name}")
+
+    assert provenance.training_key(config, "data") != on_tensorflow
+    origin = provenance.of_training(config, "data")
+    assert origin["backend"] == "jax"
+    assert origin["machine"].endswith(", jax 1.2 of jax")
 
 
 def test_the_key_of_a_training_counts_the_code_that_dvc_counts(

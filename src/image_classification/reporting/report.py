@@ -29,7 +29,14 @@ from image_classification.reporting.data_sheet import DataSheet, escaped
 from image_classification.reporting.gallery import Picture
 
 TEMPLATES = Path(__file__).parent / "templates"
-ORIGIN = ("git.commit", "git.dirty", "dvc.data", "machine", "precision")  # in training.json
+ORIGIN = (
+    "git.commit",
+    "git.dirty",
+    "dvc.data",
+    "machine",
+    "backend",
+    "precision",
+)  # in training.json
 MOST_CLASSES = 20  # that the report lists
 WEAKEST = 3  # classes that a model card lists
 LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag

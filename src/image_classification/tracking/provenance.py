@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from image_classification.core import paths, readers
+from image_classification.core.backend import backend
 from image_classification.core.config import Config, defining
 
 SOURCES = ["src", "conf", "params.yaml", "dvc.yaml", "requirements.lock"]
@@ -43,24 +44,25 @@ def machine() -> str:
     processor = found[1] if found else platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / 2**30
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    packages = ", ".join(f"{name} {version(name)}" for name in _packages())
     system = f"{platform.system()}, Python {platform.python_version()}"
     return f"{processor}, {cores} cores, {memory:.0f} GiB, {system}, {packages}"
 
 
 def of_training(config: Config, data_hash: str) -> dict[str, str]:
-    """Where a run comes from, as tags: commit, machine, data, and its training key."""
+    """Where a run comes from, as tags: commit, machine, backend, data, training key."""
     return {
         DATA_HASH: data_hash,
         **commit(),
         "machine": machine(),
+        "backend": backend(),
         TRAINING_KEY: training_key(config, data_hash),
     }
 
 
 def training_key(config: Config, data_hash: str) -> str:
     """A hash of all that defines a run: configuration, data, packages, and training code."""
-    versions = [version(name) for name in PACKAGES]
+    versions = [version(name) for name in _packages()]
     digest = hashlib.sha256()
     digest.update(json.dumps([defining(config), data_hash, versions]).encode())
     for path in training_code():
@@ -80,6 +82,10 @@ def training_code() -> list[Path]:
     return sorted(
         file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))
     )
+
+
+def _packages() -> tuple[str, ...]:
+    return (*PACKAGES, "jax") if backend() == "jax" else PACKAGES
 
 
 def _git(*arguments: str) -> str:

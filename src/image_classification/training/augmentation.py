@@ -1,11 +1,13 @@
 """Augmentation: training images that are changed at random, anew in every step."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from image_classification.core.backend import backend
 from image_classification.core.config import AugmentationConfig
 
 GRID = 4  # points, either way, at which the distances of a distortion are drawn
@@ -21,11 +23,12 @@ class Augmentation(keras.layers.Pipeline):
     def __init__(self, layers: Sequence[keras.Layer]) -> None:
         super().__init__(layers)
         self.supports_jit = all(layer.supports_jit for layer in layers)
+        self.built = True  # there are no weights to make
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: Any) -> Any:
         """From and to uint8 (n, height, width, channels), 0 to 255; Keras calls this."""
-        changed = super().call(tf.cast(inputs, tf.float32), training=True)
-        return tf.cast(tf.round(tf.clip_by_value(changed, 0, 255)), tf.uint8)
+        changed = super().call(ops.cast(inputs, "float32"), training=True)
+        return ops.cast(ops.round(ops.clip(changed, 0, 255)), "uint8")
 
 
 class RandomWarp(keras.layers.Layer):
@@ -40,45 +43,48 @@ class RandomWarp(keras.layers.Layer):
         """Take how far, and a seed for the draws of an image and one for those within it."""
         super().__init__()
         self.config = config
-        self.supports_jit = False
+        self.supports_jit = backend() == "jax"  # TensorFlow's XLA lacks the resizing
         self.generators = [keras.random.SeedGenerator(seed) for seed in seeds]
 
-    def call(self, images: tf.Tensor, training: bool = True) -> tf.Tensor:
+    def call(self, images: Any, training: bool = True) -> Any:
         """From and to float32 (n, height, width, channels); Keras calls this."""
-        shape = tf.shape(images)
-        size = tf.cast(shape[1:3], tf.float32)
-        places = self._places(shape[0], shape[1], shape[2])
-        places = tf.clip_by_value(places, 0.0, size - 1)
-        low = tf.floor(places)
-        pixels = tf.reshape(images, [shape[0], -1, shape[3]])
+        count, height, width, channels = ops.shape(images)
+        size = ops.cast(ops.stack([height, width]), "float32")
+        places = self._places(count, height, width)
+        places = ops.clip(places, 0.0, size - 1)
+        low = ops.floor(places)
+        pixels = ops.reshape(images, [-1, channels])
+        firsts = ops.reshape(ops.arange(count) * (height * width), [-1, 1, 1])  # of the images
 
-        def corner(down: float, right: float) -> tf.Tensor:
-            offset = tf.constant([down, right])
-            places_there = tf.cast(tf.minimum(tf.add(low, offset), size - 1), tf.int32)
-            numbers = places_there[..., 0] * shape[2] + places_there[..., 1]
-            found = tf.gather(pixels, tf.reshape(numbers, [shape[0], -1]), batch_dims=1)
-            near = tf.abs(1 - offset - (places - low))
-            return near[..., :1] * near[..., 1:] * tf.reshape(found, shape)
+        def corner(down: float, right: float) -> Any:
+            offset = ops.convert_to_tensor([down, right])
+            places_there = ops.cast(ops.minimum(ops.add(low, offset), size - 1), "int32")
+            numbers = places_there[..., 0] * width + places_there[..., 1]
+            found = ops.take(pixels, firsts + numbers, axis=0)
+            near = ops.abs(1 - offset - (places - low))
+            return near[..., :1] * near[..., 1:] * found
 
         return corner(0.0, 0.0) + corner(0.0, 1.0) + corner(1.0, 0.0) + corner(1.0, 1.0)
 
-    def _places(self, count: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    def _places(self, count: Any, height: Any, width: Any) -> Any:
         """Where each pixel comes from: rows and columns, (n, height, width, 2)."""
-        size = tf.cast(tf.stack([height, width]), tf.float32)
+        size = ops.cast(ops.stack([height, width]), "float32")
         drawn = keras.random.uniform((count, 4, 1, 1), -1, 1, seed=self.generators[0])
         angle = drawn[:, 0] * (self.config.rotate * np.pi / 180)
-        sine, cosine = tf.sin(angle), tf.cos(angle)
-        rows, columns = tf.meshgrid(
-            tf.range(size[0]) - (size[0] - 1) / 2,
-            tf.range(size[1]) - (size[1] - 1) / 2,
+        sine, cosine = ops.sin(angle), ops.cos(angle)
+        rows, columns = ops.meshgrid(
+            ops.arange(height, dtype="float32") - (size[0] - 1) / 2,
+            ops.arange(width, dtype="float32") - (size[1] - 1) / 2,
             indexing="ij",
         )
-        turned = tf.stack([cosine * rows - sine * columns, sine * rows + cosine * columns], axis=-1)
-        shift = tf.reshape(drawn[:, 2:], [-1, 1, 1, 2]) * self.config.shift * size
+        turned = ops.stack(
+            [cosine * rows - sine * columns, sine * rows + cosine * columns], axis=-1
+        )
+        shift = ops.reshape(drawn[:, 2:], [-1, 1, 1, 2]) * self.config.shift * size
         places = turned * (1 + drawn[:, 1:2] * self.config.zoom) + (size - 1) / 2 + shift
         if self.config.elastic:
             moved = keras.random.normal((count, GRID, GRID, 2), seed=self.generators[1])
-            moved = tf.image.resize(moved, tf.stack([height, width]), "bicubic")
+            moved = ops.image.resize(moved, (height, width), "bicubic")
             places += moved * self.config.elastic * size
         return places
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_classification.core import paths
+from image_classification.core.backend import backend
 from image_classification.data.arrays import Examples
 from image_classification.models.prediction import predict
 
@@ -36,7 +37,7 @@ def features(backbone: keras.Model, examples: Examples) -> Examples:
 
 
 def _key(backbone: keras.Model, images: NDArray[np.uint8]) -> str:
-    digest = hashlib.sha256(f"{keras.__version__} {images.shape}".encode())
+    digest = hashlib.sha256(f"{backend()} {keras.__version__} {images.shape}".encode())
     for layer in backbone.layers:
         settings = layer.get_config() | {"trainable": None}  # it does not change what they give
         digest.update(f"{type(layer).__name__} {sorted(settings.items())}".encode())

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from image_classification.core.backend import backend
 from image_classification.core.config import RecipeConfig
 from image_classification.data.arrays import Examples
 from image_classification.models.build import inner_layers
@@ -42,7 +43,8 @@ def fit(
         model: from build.build; its weights change.
         recipe: epochs, batch size, optimizer, and what the loss counts.
         seed: of the order of the examples.
-        jit_compile: whether XLA compiles the steps, unless they hold what it can't compile.
+        jit_compile: whether XLA compiles the steps, unless they hold what it can't compile. On
+            JAX it always does.
         train: what the model is fitted to.
         validation: what it is measured on after each epoch.
         state: that `save` was given in an earlier call with the same arguments; the result is, on
@@ -54,8 +56,10 @@ def fit(
     Returns:
         The rows of `EpochRecord`.
     """
-    groups = BatchGroups(train, recipe.batch_size, recipe.steps_per_execution, seed)
-    trainer = ManySteps(
+    on_jax = backend() == "jax"
+    steps = 1 if on_jax else recipe.steps_per_execution
+    groups = BatchGroups(train, recipe.batch_size, steps, seed)
+    trainer = (OneStep if on_jax else ManySteps)(
         model,
         recipe.batch_size,
         recipe.precision,
@@ -69,7 +73,7 @@ def fit(
         ),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
-        jit_compile=jit_compile and (augment is None or augment.supports_jit),
+        jit_compile=on_jax or (jit_compile and (augment is None or augment.supports_jit)),
     )
     seeds = augment.variables if augment else []
     variables = [*model.variables, *trainer.optimizer.variables, *seeds]
@@ -86,7 +90,7 @@ def fit(
 
     shown: AbstractContextManager[list[keras.callbacks.Callback]] = nullcontext([])
     if progress:
-        shown = epoch_bars(groups.steps_per_epoch, recipe.steps_per_execution)
+        shown = epoch_bars(groups.steps_per_epoch, steps)
     with shown as bars:
         trainer.fit(
             groups.dataset(range(len(rows), recipe.epochs)),
@@ -101,11 +105,8 @@ def fit(
     return rows
 
 
-class ManySteps(keras.Model):
-    """A model whose `fit` takes a group of batches at a time and steps through it in TensorFlow.
-
-    Keras returns to Python between two batches, which takes as long as a small model's step.
-    """
+class OneStep(keras.Model):
+    """A model whose `fit` takes Keras' own steps, a batch each, as a recipe says."""
 
     def __init__(
         self,
@@ -125,12 +126,50 @@ class ManySteps(keras.Model):
         self.label_smoothing = label_smoothing
         self.augment = augment
 
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """The model's own output; Keras calls this."""
+    def call(self, images: Any, training: bool = False) -> Any:
+        """The model's own output, in a step that of changed images; Keras calls this."""
+        devices = keras.distribution.distribution()
+        if devices:
+            images = devices.divided(images)
+        if training and self.augment:
+            images = self.augment(images)
         return self.model(images, training=training)
 
+    def train_step(self, *state_and_batch: Any) -> Any:
+        """Keras' step; Keras calls this, on TensorFlow with a batch alone."""
+        # The scaling of the pixels and the probabilities need all digits.
+        with computing_in(self.precision, inner_layers(self.model)):
+            return super().train_step(*state_and_batch)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The compiled loss; in a step, of weighted classes and smoothed labels; Keras calls this.
+
+        Szegedy et al., "Rethinking the Inception architecture for computer vision" (2016).
+        """
+        if training and self.weights_of_classes is not None:
+            sample_weight = keras.ops.take(self.weights_of_classes, keras.ops.cast(y, "int32"))
+        if not (training and self.label_smoothing):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.label_smoothing)
+        labels = keras.ops.one_hot(y, y_pred.shape[-1])
+        return keras.ops.sum([loss(labels, y_pred, sample_weight), *self.losses])
+
+
+class ManySteps(OneStep):
+    """Takes a group of batches at a time and steps through it in TensorFlow.
+
+    Keras returns to Python between two batches, which takes as long as a small model's step.
+    """
+
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One step of Keras' for each batch of a group; Keras calls this."""
+        """One step for each batch of a group; Keras calls this."""
         images, labels = data
         size = tf.minimum(self.batch_size, tf.shape(labels)[0])
         images = tf.reshape(images, tf.concat([[-1, size], tf.shape(images)[1:]], axis=0))
@@ -139,39 +178,11 @@ class ManySteps(keras.Model):
         one_step = super().train_step
 
         def step_with(batch: tf.Tensor) -> tuple[tf.Tensor]:
-            one_step(self._examples(images[batch], labels[batch]))
+            one_step((images[batch], labels[batch]))
             return (batch + 1,)
 
-        # The scaling of the pixels and the probabilities need all digits.
-        with computing_in(self.precision, inner_layers(self.model)):
-            tf.while_loop(lambda batch: batch < count, step_with, [tf.constant(0)])
+        tf.while_loop(lambda batch: batch < count, step_with, [tf.constant(0)])
         return dict(self.get_metrics_result())
-
-    def compute_loss(
-        self,
-        x: tf.Tensor = None,
-        y: tf.Tensor = None,
-        y_pred: tf.Tensor = None,
-        sample_weight: tf.Tensor | None = None,
-        training: bool = True,
-    ) -> tf.Tensor:
-        """The compiled loss, which a step takes of smoothed labels; Keras calls this.
-
-        Szegedy et al., "Rethinking the Inception architecture for computer vision" (2016).
-        """
-        if not (training and self.label_smoothing):
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.label_smoothing)
-        labels = keras.ops.one_hot(y, y_pred.shape[-1])
-        return keras.ops.sum([loss(labels, y_pred, sample_weight), *self.losses])
-
-    def _examples(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """A batch as a step takes it: images, labels and, if classes have weights, theirs."""
-        if self.augment:
-            images = self.augment(images)
-        if self.weights_of_classes is None:
-            return images, labels
-        return images, labels, tf.gather(self.weights_of_classes, tf.cast(labels, tf.int32))
 
 
 class EpochRecord(keras.callbacks.Callback):

@@ -7,6 +7,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from image_classification.core.backend import backend
+
 # As Linux names them: Intel's AMX, AVX-512 of Intel and AMD, and Arm's.
 NATIVE_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
 PROCESSOR = Path("/proc/cpuinfo")
@@ -14,6 +16,8 @@ PROCESSOR = Path("/proc/cpuinfo")
 
 def usable_precision(wanted: str) -> str:
     """The precision wanted by `recipe.precision` if this machine has it built in, else float32."""
+    if backend() == "jax" and not keras.distribution.list_devices()[0].startswith("cpu"):
+        return wanted  # what JAX computes on beside processors has it
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
