@@ -40,3 +40,18 @@ def test_a_recipe_gets_bfloat16_only_where_it_is_native(
 
     assert precision.usable_precision("bfloat16") == used
     assert precision.usable_precision("float32") == "float32"
+
+
+@pytest.mark.parametrize(("devices", "used"), [(["gpu:0"], "bfloat16"), (["cpu:0"], "float32")])
+def test_on_jax_an_accelerator_computes_in_bfloat16_whatever_the_processor(
+    devices: list[str], used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = tmp_path / "cpuinfo"
+    processor.write_text("flags : avx2\n")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setattr(precision, "PROCESSOR", processor)
+    monkeypatch.setattr("keras.distribution.list_devices", lambda: devices)
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda _: [])
+
+    assert precision.usable_precision("bfloat16") == used
+    assert precision.usable_precision("float32") == "float32"
