@@ -96,8 +96,9 @@ mutants: $(INSTALLED)  ## change the code carelessly, hundreds of times, and see
 coverage: $(INSTALLED)  ## run the tests and report which lines and branches they cover
 	pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term --cov-report=html
 
-test-cluster: $(INSTALLED)  ## a team's server, object stores, and SLURM, on this machine (apt-get install postgresql slurm-wlm munge)
-	uv pip install --python $(VENV) --quiet --constraint requirements.lock --group cluster
+test-cluster: $(INSTALLED)  ## a team's server, object stores, SLURM and Ray, on this machine (apt-get install postgresql slurm-wlm munge)
+	uv pip install --python $(VENV) --quiet --constraint requirements.lock --group cluster \
+		--requirement pyproject.toml --extra ray
 	pytest -m cluster --capture=no
 
 test-jax: $(INSTALLED)  ## train, resume and compare with JAX in place of TensorFlow (installs it; minutes)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,8 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
                     forget_graphs()
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing them
+    # conf/hydra/launcher/ray.yaml adds to the plugin's; Hydra 1.4 will have it replace that.
+    warnings.filterwarnings("ignore", "\n'hydra/launcher/ray' is validated against")
     on_signals()
     if paths.is_dvc_stage():  # nobody would take its outputs
         end_with_parent()

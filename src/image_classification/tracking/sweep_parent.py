@@ -1,6 +1,7 @@
 """The parent run in MLflow of the runs of one sweep (`hydra -m …`), and how far the sweep is."""
 
 import atexit
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from image_classification.core import job_states, paths
+from image_classification.core import job_states, paths, workers
 from image_classification.core.command import one_line_errors
 from image_classification.core.compose import typed
 from image_classification.core.files import remove_empty
@@ -26,6 +27,7 @@ class SweepParent(Callback):
     def __init__(self) -> None:
         self._status = "KILLED"  # until all jobs are done
         self._announcement: str | None = None  # of the sweep to its jobs
+        self._variables: dict[str, str] = {}  # that a job has to set
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the parent run, or the one of an earlier try; close it when the process ends."""
@@ -35,12 +37,15 @@ class SweepParent(Callback):
         if not sweep.is_one_process(config):
             pass_on_signals(lambda: not job_states.running(folder))
             atexit.register(job_states.show_progress(folder, jobs))
+        if config.hydra.runtime.choices["hydra/launcher"] == "ray":
+            with one_line_errors():  # Hydra would turn an error into a warning and continue
+                self._variables = workers.prepare_ray(config)
         if config.hydra.job.name != "train" or config.hydra.runtime.choices.data is None:
             return  # of several data sets, which share no experiment
         # MLflow takes seconds to import, and Hydra imports this module for every command.
         from image_classification.tracking import live_run, outbox
 
-        with one_line_errors():  # Hydra would turn an error into a warning and continue
+        with one_line_errors():
             HydraConfig.instance().set_config(config)  # conf/config.yaml takes names from it
             settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             settings.output_dir = str(folder)  # each job has its own, and of the next
@@ -65,6 +70,7 @@ class SweepParent(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Let the job know of its sweep, in whatever process it runs."""
+        os.environ.update(self._variables)
         if self._announcement is not None:
             sweep.announce(self._announcement)
 
