@@ -30,6 +30,7 @@ from copies import MODELS, Copies, key_of, make_project
 from kept import Kept
 from machine import machine, processor, versions
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from measure import ENVIRONMENT, HERE, STORE, cost, stage
 from parts import Part, measure_in_turn
 
@@ -293,22 +294,34 @@ def page(shown: Sequence[Panel]) -> str:
         ]
         lines.append("|---" + "|--:" * (len(sizes) + 1) + "|")
         for name, curve in panel.curves().items():
-            values = " | ".join(f"{curve[size]:,.3g}" if size in curve else "-" for size in sizes)
+            values = " | ".join(short(curve[size]) if size in curve else "-" for size in sizes)
             lines.append(f"| {name} | {values} | {slope(curve):.2f} |")
     return "\n".join(lines) + "\n"
 
 
+def short(value: float) -> str:
+    """A value in three digits, and all of them where it has more before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def figure(shown: Sequence[Panel]) -> Figure:
     """All curves, with their slopes."""
-    drawn = Figure((10, 3.4 * math.ceil(len(shown) / 2)), layout="constrained")
+    drawn = Figure((10, 4 * math.ceil(len(shown) / 2)), layout="constrained")
     for place, panel in enumerate(shown, start=1):
         axes = drawn.add_subplot(math.ceil(len(shown) / 2), 2, place)
         for name, curve in panel.curves().items():
             label = f"{name} (slope {slope(curve):.2f})"
             axes.loglog(list(curve), list(curve.values()), "o-", markersize=3, label=label)
         axes.set(title=panel.title, xlabel=panel.size, ylabel=panel.unit)
+        axes.set_xticks(list(panel.points), [f"{size:,}" for size in panel.points])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 1.3, high * 1.3)  # a flat curve is seen to be one
         axes.grid(which="major", alpha=0.3)
-        axes.legend(fontsize="x-small")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize="small")
     return drawn
 
 
