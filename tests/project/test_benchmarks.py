@@ -74,7 +74,7 @@ def test_every_measurement_ends_with_a_figure_also_after_a_kill(
     shown = r"part (\d+) of 8: .+ \(\d+:\d\d so far, about \d+:\d\d left\)"
     found = [re.fullmatch(shown, line) for line in done.stderr.splitlines()]
     assert [int(match[1]) for match in found if match] == list(range(1, 9))
-    assert not (trained.root / "benchmarks/.unfinished").exists()
+    assert not (trained.root / "benchmarks/.unfinished/smoke").exists()
     page = results.read_text()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
     (speed,) = [row for row in rows if row[:2] == ["| nn", "64"]]
@@ -108,7 +108,7 @@ def test_growth_is_measured_to_the_end_and_drawn(trained: Project, tmp_path: Pat
     # `dvc repro` had nothing to do: what trains takes TensorFlow, and that takes longer.
     assert float(rows["dvc repro"][1]) < float(rows["train"][1])
     assert picture.stat().st_size > 10_000
-    assert not (trained.root / "benchmarks/.unfinished").exists()
+    assert not (trained.root / "benchmarks/.unfinished/growth-smoke").exists()
 
 
 def test_a_slope_is_that_of_the_end_on_logarithmic_axes() -> None:
