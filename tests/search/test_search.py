@@ -84,6 +84,18 @@ def test_a_null_takes_out_what_another_file_searches(compose: Compose) -> None:
     assert list(space.distributions(config.search.space)) == ["model.dropout"]
 
 
+def test_choices_take_the_place_of_bounds_that_are_null(compose: Compose) -> None:
+    smoothing = "search.space.recipe.label_smoothing"
+    config = compose(
+        *("search=optuna", "trial=0", f"{smoothing}.low=null", f"{smoothing}.high=null"),
+        f"+{smoothing}.choices=[0,0.1]",
+    )
+    assert config.search is not None
+
+    drawn = space.distributions(config.search.space)["recipe.label_smoothing"]
+    assert drawn == optuna.distributions.CategoricalDistribution([0, 0.1])
+
+
 def test_a_search_and_its_trial_are_given_together(compose: Compose) -> None:
     for word in ("search=optuna", "trial=3"):
         with pytest.raises(UserError, match="trial: must be given with search, as in search="):
@@ -102,6 +114,10 @@ def test_a_study_is_named_as_a_file_can_be(compose: Compose) -> None:
         ({"low": -1.0, "high": 1.0, "log": True}, "search.space.recipe.warm_up: "),
         ({"low": 0.0, "hihg": 1.0}, "search.space.recipe.warm_up.low: must be"),
         (0.5, "search.space.recipe.warm_up: must be"),
+        (
+            {"low": 0.0, "high": 1.0, "choices": [0.1]},
+            "search.space.recipe.warm_up: has choices and bounds: add low: null, high: null",
+        ),
     ],
 )
 def test_bounds_that_make_no_sense_are_named(bounds: object, said: str) -> None:

@@ -36,9 +36,13 @@ def distributions(space: Mapping[str, Any], prefix: str = "") -> dict[str, BaseD
             continue
         if not isinstance(inner, Mapping):
             raise UserError(f"search.space.{key}: must be {{choices: […]}} or {{low: …, high: …}}")
-        if inner.keys() == {"choices"} or {"low", "high"} <= inner.keys() <= BOUNDS:
+        given = {name: value for name, value in inner.items() if value is not None}
+        if "choices" in given and len(given) > 1:
+            others = ", ".join(f"{name}: null" for name in given if name != "choices")
+            raise UserError(f"search.space.{key}: has choices and bounds: add {others}")
+        if given.keys() == {"choices"} or {"low", "high"} <= given.keys() <= BOUNDS:
             try:
-                found[key] = _distribution(inner)
+                found[key] = _distribution(given)
             except (TypeError, ValueError) as error:
                 raise UserError(f"search.space.{key}: {error}") from error
         else:
