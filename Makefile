@@ -103,7 +103,7 @@ test-cluster: $(INSTALLED)  ## a team's server, object stores, SLURM and Ray, on
 
 test-jax: $(INSTALLED)  ## train, resume and compare with JAX in place of TensorFlow (installs it; minutes)
 	uv pip install --python $(VENV) --quiet --constraint requirements.lock --requirement pyproject.toml --extra jax
-	pytest --numprocesses 2 tests/stages/test_jax.py
+	pytest -m slow --numprocesses 2 tests/stages/test_jax.py
 
 test-real: $(INSTALLED)  ## run the default pipeline on the real MNIST and check the accuracies
 	pytest -m real --capture=no

@@ -18,7 +18,10 @@ from test_resume import EPOCHS, SAME, SETTINGS, kill_after, resumed_after, runs,
 
 from image_classification.models.prediction import predict
 
-pytestmark = pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX: make test-jax")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX: make test-jax"),
+]
 
 JAX = {"KERAS_BACKEND": "jax"}
 
