@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from image_classification.core import job_states, paths, workers
+from image_classification.core import job_states, paths, ray
 from image_classification.core.command import one_line_errors
 from image_classification.core.compose import typed
 from image_classification.core.files import remove_empty
@@ -39,7 +39,7 @@ class SweepParent(Callback):
             atexit.register(job_states.show_progress(folder, jobs))
         if config.hydra.runtime.choices["hydra/launcher"] == "ray":
             with one_line_errors():  # Hydra would turn an error into a warning and continue
-                self._variables = workers.prepare_ray(config)
+                self._variables = ray.prepare(config)
         if config.hydra.job.name != "train" or config.hydra.runtime.choices.data is None:
             return  # of several data sets, which share no experiment
         # MLflow takes seconds to import, and Hydra imports this module for every command.

@@ -1,0 +1,33 @@
+"""A GPU for each process of a sweep."""
+
+import itertools
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+DEVICES = Path("/dev")
+_place: FileLock | None = None  # held until this process ends
+
+
+def take_gpu(folder: Path) -> None:
+    """Where this process sees several GPUs, see one alone from now on, until it ends.
+
+    Processes of one sweep share a GPU only where there are more of them than GPUs.
+
+    Args:
+        folder: of the sweep, for the locks by which its processes keep apart.
+    """
+    global _place
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [str(number) for number, _ in enumerate(DEVICES.glob("nvidia[0-9]*"))]
+    gpus = gpus if named is None else named.split(",")
+    if len(gpus) < 2:  # as after the first job of this process
+        return
+    for number in itertools.count():
+        with suppress(Timeout):  # another process has this place
+            _place = FileLock(folder / f"place-{number}")
+            _place.acquire(blocking=False)
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+            return
