@@ -7,7 +7,7 @@
 #   --dry-run  print what would be done; Google is only asked whether the machine is there
 #   --delete   delete the machine after success; it is only stopped otherwise
 #
-# Settings are variables of the environment:
+# Settings are environment variables:
 #   GOOGLE_PROJECT, GOOGLE_ZONE  where the machine is
 #   MLFLOW_TRACKING_URI          a server that it reaches; also MLFLOW_TRACKING_USERNAME and _PASSWORD
 #   GOOGLE_MACHINE               its name, image-classification unless given
@@ -67,7 +67,7 @@ for setting in GOOGLE_PROJECT GOOGLE_ZONE MLFLOW_TRACKING_URI; do
     [ -n "${!setting-}" ] || error "$setting is not set; see batch/google.sh --help"
 done
 [[ $MLFLOW_TRACKING_URI =~ ^https?:// && ! $MLFLOW_TRACKING_URI =~ ://(127\.|localhost) ]] \
-    || error "MLFLOW_TRACKING_URI is no server that a Google machine reaches: $MLFLOW_TRACKING_URI"
+    || error "MLFLOW_TRACKING_URI is not a server that a Google machine can reach: $MLFLOW_TRACKING_URI"
 command -v gcloud >/dev/null || error "gcloud is missing: https://cloud.google.com/sdk/docs/install"
 [ -z "$(git status --porcelain)" ] || error "git status is not clean: the machine gets a commit"
 configuration=$(dvc config --project --list)
@@ -112,6 +112,8 @@ finish() {
     fi
 }
 found=$(state)
+[[ ,,PROVISIONING,STAGING,RUNNING,TERMINATED, == *",$found,"* ]] \
+    || error "$name is $found: try again when it has stopped"
 folder=$(mktemp -d)
 trap finish EXIT
 trap 'exit 130' INT TERM
@@ -129,8 +131,6 @@ case $found in
             --scopes cloud-platform
         ;;
     TERMINATED) run gcloud compute instances start "$name" "${place[@]}" ;;
-    PROVISIONING | STAGING | RUNNING) ;;
-    *) trap - EXIT && error "$name is $found: try again when it has stopped" ;;
 esac
 
 ssh=(gcloud compute ssh "$name" "${place[@]}" --quiet)
@@ -150,11 +150,11 @@ git init --quiet project
 git -C project fetch --quiet --force ../commit.bundle HEAD
 git -C project checkout --quiet --force --detach FETCH_HEAD
 cd project
-source /dev/stdin
+source <(cat)
 : >../training.log
 setsid nohup bash batch/google.sh --on-machine ${*@Q} >>../training.log 2>&1 </dev/null &
 tail --pid=\$! --lines=+1 --follow ../training.log
-wait \$!"
+wait \$! || exit \$((\$? == 255 ? 1 : \$?)) # 255 is ssh's own, for a lost connection"
 settings() { # for standard input: a password is then in no list of processes, and on no disk
     for setting in MLFLOW_TRACKING_{URI,USERNAME,PASSWORD}; do
         [ -z "${!setting-}" ] || printf 'export %s=%q\n' "$setting" "${!setting}"

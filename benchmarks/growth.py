@@ -38,7 +38,7 @@ from image_classification.core import paths
 from image_classification.core.command import one_line_errors
 
 REAL_IMAGES = 400  # of the project whose training is copied
-SYNCED = 20  # folders that `sync` looks at, whatever the number of runs in MLflow
+SYNCED = 20  # folders that `sync` looks at, at least, whatever the number of runs in MLflow
 REQUESTS = 10  # of a page
 Points = dict[int, dict[str, float]]  # by size, values by the name of their curve
 
@@ -155,7 +155,7 @@ def page_seconds(root: Path, runs: int) -> dict[str, float]:
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        while True:
+        while server.poll() is None:
             with suppress(OSError):
                 urllib.request.urlopen(f"{address}/health", timeout=5).close()
                 break

@@ -58,7 +58,7 @@ class Effort:
     rounds: int
     epochs: int  # of a process; the first of them warms up and does not count
     examples: dict[str, int]  # of an epoch, by model
-    seeds: int  # of the runs of each model by `fast`
+    seeds: int  # of the runs of each model with `fast`
     tracked_rounds: int  # of `fit` with MLflow and without
     tracked_epochs: int
     pipeline: bool  # whether the whole pipeline runs once, from nothing
@@ -250,7 +250,7 @@ def published_accuracy(bench: Bench) -> list[Part]:
         "",
         "### To the published accuracy",
         "",
-        f"Seconds of a whole `fit` by `fast`, validation included, against {STUDY_EPOCHS} of the "
+        f"Seconds of a whole `fit` with `fast`, validation included, against {STUDY_EPOCHS} of the "
         f"bare loop's epochs (medians above, scaled to all {everything:,} examples). `fast` "
         "computes in the precision of its recipe where the processor has it built in, else in "
         "float32; where it has, float32 is measured as well.",
@@ -395,7 +395,7 @@ def _tracked_fit(bench: Bench) -> list[str]:
     logging = Measured([100 * run["report"] / run["fit"] for run in sides["with"]]).median
     return [
         "",
-        f"`fit` of nn by `fast`, {epochs} epochs, {effort.tracked_rounds} rounds, each in the "
+        f"`fit` of nn with `fast`, {epochs} epochs, {effort.tracked_rounds} rounds, each in the "
         "opposite order of the one before; processor seconds of all threads together.",
         "",
         "| | without MLflow | with MLflow |",

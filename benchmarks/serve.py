@@ -155,8 +155,8 @@ def promote(root: Path, key: str) -> None:
         records.append("mnist", record)
 
 
-def break_artefacts(root: Path) -> list[str]:
-    """Make artefacts that must never answer; their keys."""
+def break_artifacts(root: Path) -> list[str]:
+    """Make artifacts that must never answer; their keys."""
     keys = [str(number) * 32 for number in range(3, 3 + BROKEN)]
     for key in keys:
         shutil.copytree(root / "exported" / ("1" * 32), root / "exported" / key)
@@ -191,7 +191,7 @@ def metric(server: Running, name: str) -> float:
 
 def swapped(root: Path) -> tuple[dict[str, Any], float, float]:
     """Promote again and again under load; what came back, and megabytes before and after."""
-    broken = break_artefacts(root)
+    broken = break_artifacts(root)
     with ours(root) as (server, _):
         run(*load_command(root, server.port, "/predict", RAW, 1))
         before = server.megabytes()
@@ -264,7 +264,7 @@ def measure(root: Path, seconds: float) -> list[str]:
         ),
         f"- From its start to its first answer: {statistics.median(starts):.2f} s, the median of "
         f"{STARTS} ({min(starts):.2f} to {max(starts):.2f}); MLflow's: {start_of_mlflow:.1f} s.",
-        f"- {PROMOTIONS} promotions and {BROKEN} broken artefacts under load: {answers['asked']:,} "
+        f"- {PROMOTIONS} promotions and {BROKEN} broken artifacts under load: {answers['asked']:,} "
         f"requests, {answers['lost']} lost, {answers['statuses']} by status, {answers['wrong']} "
         f"with other probabilities than their model's, {answers['versions']} by version. Memory: "
         f"{before:.0f} MB before, {after:.0f} MB after.",

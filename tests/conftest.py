@@ -237,7 +237,7 @@ def untrained(compose: Compose) -> Any:
 
 @pytest.fixture
 def exported(once: Once, compose: Compose) -> Artifact:
-    """The artefact of that model, which tests leave as it is."""
+    """The artifact of that model, which tests leave as it is."""
 
     def make(folder: Path) -> None:
         from image_classification.serving import conversion  # needs Keras

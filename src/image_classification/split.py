@@ -187,7 +187,7 @@ def _report(problems: list[Problem], count: int, data: DataConfig) -> None:
         print(f"{name}: {cause}", file=sys.stderr)
     if problems and data.bad_files == "stop":
         raise UserError(
-            f"data.path: {len(problems)} bad of {count} in {data.path}, listed above: mend them, "
+            f"data.path: {len(problems)} bad of {count} in {data.path}, listed above: fix them, "
             "or leave them out with data.bad_files=skip"
         )
 

@@ -167,7 +167,8 @@ def _open_run(config: Config, origin: dict[str, str], folder: Path) -> Iterator[
         **({} if config.trial is None else {"trial": str(config.trial)}),
         **origin,
     }
-    with run_folder.locked_folder(folder, wait=paths.is_dvc_stage()):
+    waits = paths.is_dvc_stage() or config.trial is not None  # two trials may have the same values
+    with run_folder.locked_folder(folder, wait=waits):
         fields = live_run.opening(config.data.dataset, name, tags)
         run = LiveRun(folder, Path(config.output_dir), fields)
         try:

@@ -60,6 +60,12 @@ def refused(project: Project, *command: str) -> str:
         ),
         (["epochs=3"], "unknown key epochs; known here: augmentation, compare, "),
         (["model=[nn"], "no viable alternative"),
+        (
+            ["-m", "model=tiny_lm,tiny_cnn", "search=optuna", "trial=range(0,2)"],
+            "model: a search sweeps over trial alone: search once for each value",
+        ),
+        (["-m", "search=optuna,random", "trial=0,1"], "search: a search sweeps over trial alone"),
+        (["-m", "recipe.learning_rate=interval(0,1)"], "Can only enumerate CHOICE and RANGE"),
         ([], "data/split/train_images.npy is missing: run `dvc repro split`"),
     ],
 )

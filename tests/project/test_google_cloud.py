@@ -40,7 +40,7 @@ PROGRAMS = {
     "make": """
 [ "$1" = repro ] || exit 0
 [ -z "${TAKES_LONG-}" ] || { echo $PPID >"$CLOUD/training"; sleep 60; }
-[ -z "${FAILS-}" ] || exit 3
+[ -z "${FAILS-}" ] || exit "$FAILS"
 echo "$MLFLOW_TRACKING_PASSWORD" >"$CLOUD/password"
 echo trained >dvc.lock
 """,
@@ -174,10 +174,13 @@ def test_the_same_command_again_reuses_the_machine(cloud: Cloud) -> None:
     assert cloud.steps() == ["list", *CONNECTED, *TRAINING, "scp", "list", "delete"]
 
 
-def test_a_training_that_fails_is_pushed_and_the_machine_is_stopped(cloud: Cloud) -> None:
-    done = cloud.run("--delete", FAILS="yes")
+@pytest.mark.parametrize(("status", "told"), [(3, 3), (255, 1)])  # 255 is ssh's own
+def test_a_training_that_fails_is_pushed_and_the_machine_is_stopped(
+    cloud: Cloud, status: int, told: int
+) -> None:
+    done = cloud.run("--delete", FAILS=str(status))
 
-    assert done.returncode == 3
+    assert done.returncode == told
     assert cloud.steps() == ["list", "create", *CONNECTED, *TRAINING, "list", "stop"]
 
 

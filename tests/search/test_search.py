@@ -1,5 +1,6 @@
 """A search: what is drawn, what is told, what is pruned, and what is left of it."""
 
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from image_classification.core.config import Config, SearchConfig
 from image_classification.core.errors import PrunedError, UserError
 from image_classification.search import figures, job, report, space, study
 
-SPACE = {
+SPACE: dict[str, Any] = {
     "recipe": {
         "learning_rate": {"low": 0.001, "high": 0.1, "log": True},
         "batch_size": {"choices": [32, 64]},
@@ -32,6 +33,7 @@ SPACE = {
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchConfig:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(job, "upload", lambda folder: 0)
+    monkeypatch.setattr(job, "dvc_hash", lambda folder: "hash of the split")
     return SearchConfig("tried", "search/journal.log", "tpe", "median", "val_accuracy", SPACE)
 
 
@@ -157,7 +159,7 @@ def test_a_search_learns_prunes_and_repeats_nothing(
     assert states.count(TrialState.PRUNED) > 0
     assert states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) == 20
     assert abs(found.best_params["recipe.learning_rate"] - 0.01) < 0.005
-    assert "is pruned after epoch 1: others were better by then" in capsys.readouterr().out
+    assert ": pruned after epoch 1: others were better by then" in capsys.readouterr().out
 
     def refused(*_: object) -> Any:
         raise AssertionError("trained again")
@@ -198,11 +200,91 @@ def test_a_study_keeps_to_its_settings(config: Config) -> None:
         job.main(other, trained)
 
 
-def test_a_storage_that_cannot_be_used_is_named(config: Config, search: SearchConfig) -> None:
-    Path("search").write_text("a file, where the folder has to be")
+def test_a_study_keeps_to_its_data(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.main(config, trained)
+    monkeypatch.setattr(job, "dvc_hash", lambda folder: "hash of other images")
 
-    with pytest.raises(UserError, match=r"search\.storage: search/journal\.log can't be used"):
-        job.main(config, trained)
+    with pytest.raises(
+        UserError, match=r"search\.study: tried holds trials of other settings or d"
+    ):
+        job.main(replace(config, trial=1), trained)
+
+
+def test_the_same_trial_at_once_is_refused_and_leaves_the_first_one_alone(
+    config: Config, search: SearchConfig
+) -> None:
+    def refused(*_: object) -> Any:
+        raise AssertionError("trained twice")
+
+    def meanwhile(given: Config, watch: job.Watch) -> Any:
+        with pytest.raises(UserError, match="is at work on trial 0 of tried: wait until it ends"):
+            job.main(config, refused)
+        return trained(given, watch)
+
+    assert job.main(config, meanwhile) == 0
+    states = [trial.state for trial in study.load(search.storage, search.study).trials]
+    assert states == [TrialState.COMPLETE]
+
+
+def test_a_trial_that_diverges_counts_as_pruned(
+    config: Config, search: SearchConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = replace(search, metric="val_loss")
+
+    def diverging(given: Config, watch: job.Watch) -> Any:
+        rows = [{"epoch": 0.0, "val_loss": 2.0}, {"epoch": 1.0, "val_loss": math.nan}]
+        return SimpleNamespace(history=pd.DataFrame(rows))
+
+    assert job.main(replace(config, search=search), diverging) == 0
+    assert "trial 0: val_loss is nan, which counts as pruned" in capsys.readouterr().out
+    (trial,) = study.load(search.storage, search.study).trials
+    assert trial.state is TrialState.PRUNED
+
+
+def test_no_trial_is_pruned_after_its_last_epoch(config: Config, search: SearchConfig) -> None:
+    space = {
+        "recipe": {"epochs": {"choices": [1]}, "learning_rate": SPACE["recipe"]["learning_rate"]}
+    }
+    search = replace(search, space=space)
+    for number in range(12):
+        given = replace(config, search=search, trial=number)
+        assert job.main(given, lambda given, watch: trained(given, watch, epochs=1)) == 0
+
+    found = study.load(search.storage, search.study)
+    assert {trial.state for trial in found.trials} == {TrialState.COMPLETE}
+
+
+def test_dropout_is_searched_only_where_a_model_has_some(
+    compose: Compose, config: Config, search: SearchConfig
+) -> None:
+    without = compose("model=tiny_lm").model
+    assert job.main(replace(config, model=without), trained) == 0
+    (trial,) = study.load(search.storage, search.study).trials
+
+    assert "model.dropout" not in trial.params
+    assert "recipe.learning_rate" in trial.params
+    only = replace(search, space={"model": SPACE["model"]}, study="dropout")
+    with pytest.raises(UserError, match=r"search\.space: has no setting that tiny_lm takes"):
+        job.main(replace(config, model=without, search=only), trained)
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("search/journal.log", r"search\.storage: search/journal\.log can't be used"),
+        ("nosuch://ann:secret@host/name", r"search\.storage: nosuch://ann:\*\*\*@host/name can't"),
+        ("sqlite:////nosuch/folder/x.db", r"search\.storage: sqlite:////nosuch/folder/x\.db can't"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_named(
+    config: Config, search: SearchConfig, storage: str, said: str
+) -> None:
+    Path("search").mkdir()
+    Path("search/journal.log").write_text("no journal\n")
+
+    with pytest.raises(UserError, match=said) as refused:
+        job.main(replace(config, search=replace(search, storage=storage)), trained)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_pruned_training_is_reported_by_its_epochs() -> None:

@@ -15,7 +15,7 @@ def copy(exported: Artifact, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported.folder, tmp_path / "copy"))
 
 
-def test_an_artefact_is_read_as_it_was_written(exported: Artifact) -> None:
+def test_an_artifact_is_read_as_it_was_written(exported: Artifact) -> None:
     assert exported.version == 3
     assert exported.image_shape == (28, 28, 1)
     assert exported.file.name == "model.tflite"

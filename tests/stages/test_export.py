@@ -21,7 +21,7 @@ COMMAND = ("python", "-m", "image_classification")
 
 
 def exported(project: Project) -> dict[str, dict[str, Any]]:
-    """What is known of each artefact, by the name of its run."""
+    """What is known of each artifact, by the name of its run."""
     found = [json.loads(path.read_text()) for path in project.root.glob("exported/*/served.json")]
     return {artifact["run"]: artifact for artifact in found}
 

@@ -93,7 +93,7 @@ def test_a_job_that_fails_ends_no_sweep_and_the_same_command_runs_only_it(
     broken = trained_copy.root / "conf/model/broken.yaml"
     layers = "layers: {flatten: {type: Flatten}, hidden: {type: Dense, units: %s}}\n"
     broken.write_text(layers % "-1")
-    command = ("hydra", "-m", "model=broken,tiny_lm", *SWEEP)
+    command = ("hydra", "-m", "model=broken,tiny_lm", "hydra.sweep.dir=outputs/named", *SWEEP)
     failing = trained_copy.run(*command)
     broken.write_text(layers % "4")
     again = trained_copy.must(*command)
@@ -229,7 +229,7 @@ def test_a_job_whose_process_is_killed_is_one_line(split_project: Project) -> No
     _, errors = command.communicate(timeout=60)
 
     assert command.returncode == 1
-    assert "error: a process of the sweep was killed, perhaps for want of memory" in errors
+    assert "error: a process of the sweep was killed, perhaps for lack of memory" in errors
     assert "Traceback" not in errors
 
 

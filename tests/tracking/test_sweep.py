@@ -1,5 +1,6 @@
 """The runs of a sweep: how many there are, and which one this is."""
 
+import math
 from pathlib import Path
 
 import hydra
@@ -33,7 +34,7 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_jobs_of_a_sweep_are_counted(overrides: list[str], jobs: int) -> None:
-    assert sweep.count_jobs(overrides) == jobs
+    assert math.prod(sweep.swept(overrides).values()) == jobs
 
 
 def test_the_jobs_of_a_sweep_over_all_files_are_counted(configuration: Path) -> None:
@@ -41,7 +42,7 @@ def test_the_jobs_of_a_sweep_over_all_files_are_counted(configuration: Path) -> 
     assert len(files) >= 2
 
     with hydra.initialize_config_dir(str(configuration / "conf"), version_base="1.3"):
-        assert sweep.count_jobs(["recipe=glob(*)", "seed=0,1"]) == 2 * len(files)
+        assert sweep.swept(["recipe=glob(*)", "seed=0,1"]) == {"recipe": len(files), "seed": 2}
 
 
 def test_a_run_by_hand_has_no_position(compose: Compose) -> None:

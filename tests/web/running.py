@@ -1,4 +1,4 @@
-"""A project with artefacts and records, and a server that runs in it, for these tests."""
+"""A project with artifacts and records, and a server that runs in it, for these tests."""
 
 import contextlib
 import http.client
@@ -39,8 +39,8 @@ def striped(place: int) -> NDArray[np.uint8]:
     return image
 
 
-def make_artefacts(folder: Path) -> None:
-    """The artefacts of two models: one tells the place of the stripe, the other counts back."""
+def make_artifacts(folder: Path) -> None:
+    """The artifacts of two models: one tells the place of the stripe, the other counts back."""
     import keras  # seconds, which only the tests with a server need
 
     from image_classification.serving import conversion
@@ -66,11 +66,11 @@ def make_artefacts(folder: Path) -> None:
         artifact.write(conversion.convert(net, described, images))
 
 
-def project(root: Path, artefacts: Path, **changes: Any) -> Path:
+def project(root: Path, artifacts: Path, **changes: Any) -> Path:
     """A project in which both are exported, and compared, but none is promoted."""
     shutil.copytree(ROOT / paths.CONF, root / paths.CONF)
     (root / paths.PARAMS).write_text(yaml.safe_dump(fixed_params(NAME, ["lm"])))
-    shutil.copytree(artefacts, root / paths.EXPORTED)
+    shutil.copytree(artifacts, root / paths.EXPORTED)
     board = [{"model": model, "seed": 0, "run": key} for key, model in RUNS.items()]
     (root / paths.REPORTS).mkdir()
     (root / "reports/leaderboard.json").write_text(json.dumps(board))
@@ -98,7 +98,7 @@ def promote(root: Path, key: str, **changes: Any) -> None:
         records.append(NAME, record)
 
 
-def copy_artefact(root: Path, key: str, new: str) -> Path:
+def copy_artifact(root: Path, key: str, new: str) -> Path:
     """Export the model of a run once more, as another run's; the folder."""
     source, target = root / paths.EXPORTED / key, root / paths.EXPORTED / new
     shutil.copytree(source, target)

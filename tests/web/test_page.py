@@ -12,7 +12,7 @@ from conftest import Once, commit, copy_project, fixed_params
 from drawing import DIGITS, PLACES, answered, by_mouse, by_touch
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, expect
-from running import STRAIGHT, Server, make_artefacts, project, promote, serving, striped
+from running import STRAIGHT, Server, make_artifacts, project, promote, serving, striped
 
 PHONE: ViewportSize = {"width": 360, "height": 740}
 NOTHING = "\u2013"  # a dash: there is no answer
@@ -21,8 +21,8 @@ AT_LEAST = 38  # of the 40 drawings that are recognised
 
 @pytest.fixture(scope="module")
 def server(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    artefacts = once("served artefacts", make_artefacts)
-    root = project(tmp_path_factory.mktemp("page") / "project", artefacts)
+    artifacts = once("served artifacts", make_artifacts)
+    root = project(tmp_path_factory.mktemp("page") / "project", artifacts)
     promote(root, STRAIGHT)
     with serving(root) as running:
         yield running
@@ -152,9 +152,9 @@ def test_the_page_loads_nothing_but_itself(page: Page, server: Server) -> None:
 def test_for_other_data_it_is_a_page_to_upload_to(
     browser: Browser, once: Once, tmp_path: Path
 ) -> None:
-    artefacts = once("served artefacts", make_artefacts)
+    artifacts = once("served artifacts", make_artifacts)
     names = ["T-shirt", "trouser", *(f"class <{number}>" for number in range(2, 10))]
-    root = project(tmp_path / "project", artefacts, normalise=False, classes=names)
+    root = project(tmp_path / "project", artifacts, normalise=False, classes=names)
     promote(root, STRAIGHT)
     with serving(root) as server:
         page = browser.new_page(base_url=server.address)

@@ -23,9 +23,9 @@ from running import (
     Answer,
     Server,
     command,
-    copy_artefact,
+    copy_artifact,
     environment,
-    make_artefacts,
+    make_artifacts,
     project,
     promote,
     serving,
@@ -40,20 +40,20 @@ RAW = "application/octet-stream"
 
 
 @pytest.fixture(scope="module")
-def artefacts(once: Once) -> Path:
-    return once("served artefacts", make_artefacts)
+def artifacts(once: Once) -> Path:
+    return once("served artifacts", make_artifacts)
 
 
 @pytest.fixture
-def root(artefacts: Path, tmp_path: Path) -> Path:
+def root(artifacts: Path, tmp_path: Path) -> Path:
     """A project whose champion counts straight."""
-    promote(project(tmp_path / "project", artefacts), STRAIGHT)
+    promote(project(tmp_path / "project", artifacts), STRAIGHT)
     return tmp_path / "project"
 
 
 @pytest.fixture(scope="module")
-def shared_root(artefacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = project(tmp_path_factory.mktemp("served") / "project", artefacts)
+def shared_root(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = project(tmp_path_factory.mktemp("served") / "project", artifacts)
     promote(root, STRAIGHT)
     return root
 
@@ -322,9 +322,9 @@ def test_a_new_champion_is_taken_up_without_losing_a_request(root: Path) -> None
 
 
 def test_a_broken_champion_never_answers(root: Path) -> None:
-    cut = copy_artefact(root, REVERSED, "c" * 32)
+    cut = copy_artifact(root, REVERSED, "c" * 32)
     (cut / "model.tflite").write_bytes((cut / "model.tflite").read_bytes()[:-5000])
-    other = copy_artefact(root, REVERSED, "d" * 32)
+    other = copy_artifact(root, REVERSED, "d" * 32)
     with serving(root) as server:
         for key, changes, said in (
             ("c" * 32, {}, "has SHA-256"),
@@ -377,9 +377,9 @@ def test_what_was_asked_is_answered_before_the_server_ends(root: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--port", "0"], ["other", "--port", "0"]])
 def test_without_a_champion_one_line_says_what_to_do(
-    artefacts: Path, tmp_path: Path, words: list[str]
+    artifacts: Path, tmp_path: Path, words: list[str]
 ) -> None:
-    root = project(tmp_path / "project", artefacts)
+    root = project(tmp_path / "project", artifacts)
     done = subprocess.run(
         command(*words), cwd=root, env=environment(), capture_output=True, text=True, check=False
     )
@@ -416,7 +416,7 @@ def test_only_this_machine_is_answered(server: Server) -> None:
 
 
 @pytest.mark.slow  # the export imports TensorFlow
-def test_a_missing_artefact_is_a_line_of_the_export(root: Path) -> None:
+def test_a_missing_artifact_is_a_line_of_the_export(root: Path) -> None:
     """There is no trained run here that could be exported."""
     with serving(root) as server:
         promote(root, "e" * 32)

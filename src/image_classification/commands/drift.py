@@ -1,4 +1,4 @@
-"""Command `image-classification drift`: does what comes in still look like validation?
+"""Command `image-classification drift`: do incoming images still look like validation?
 
 It compares what the server has observed lately, anonymous numbers of each image, with the same
 numbers of the validation images under the same model.
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
 def parser() -> argparse.ArgumentParser:
     """The words that the command takes."""
     made = argparse.ArgumentParser("image-classification drift", description=__doc__)
-    help_hours = "what came in during the last so many hours (default: all that is kept, 24)"
+    help_hours = "look at the last HOURS hours only (default: all that is kept, 24)"
     made.add_argument("--hours", type=float, default=observations.HOURS, help=help_hours)
     made.add_argument("--format", choices=("text", "json"), default="text")
     return made

@@ -62,7 +62,7 @@ def _key(word: str, name: str) -> str:
 
 
 def _export_one(key: str, config: Config, split: Split) -> Artifact:
-    """Write the artefact of one run, or leave what is there as it is."""
+    """Write the artifact of one run, or leave what is there as it is."""
     with tempfile.TemporaryDirectory() as scratch:
         source = _source(key, config.data.dataset, Path(scratch))
         model = saved.load(source.file, source.sha256)

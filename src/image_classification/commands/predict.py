@@ -138,10 +138,10 @@ def _form(output: Path | None) -> str:
 
 
 def ready(word: str) -> Artifact:
-    """The artefact that a word means, exported now if it has not been.
+    """The artifact that a word means, exported now if it has not been.
 
     Raises:
-        UserError: the word means no model, or its artefact can't be made, or is damaged.
+        UserError: the word means no model, or its artifact can't be made, or is damaged.
     """
     name = compose().data.dataset
     key = lookup.key_of(word, name)

@@ -101,7 +101,7 @@ def _find(name: str, compared: list[Candidate], named: str | None) -> Candidate:
 
 def _measure(name: str, judged: Judged, held: Held) -> Side:
     """A champion on examples that it was not judged on before."""
-    print(f"measuring {judged.run} on the validation examples of now")
+    print(f"measuring {judged.run} on the current validation examples")
     leave_out_advice_on_tracing()
     with quiet_start():  # TensorFlow takes seconds to import, and this alone needs it
         from image_classification.promotion import measuring

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     """Run the command, which takes no words."""
     with one_line_errors():
         if arguments:
-            raise UserError(f"sync takes no words, got {' '.join(arguments)}")
+            raise UserError(f"sync takes no arguments, got {' '.join(arguments)}")
         os.chdir(paths.project_root())
         sys.exit(sync())
 

@@ -45,5 +45,5 @@ def require_one_worker() -> None:
     if workers > 1 and backend() == "tensorflow":
         raise UserError(
             f"TF_CONFIG: names {workers} workers, but on TensorFlow Keras cannot train one model "
-            "on several: unset it; docs/how-to/scale-out.md tells what goes instead"
+            "on several: unset it; docs/how-to/scale-out.md says what to do instead"
         )

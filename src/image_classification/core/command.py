@@ -91,8 +91,8 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
                 raise
             if workers.is_lost(error):
                 raise UserError(
-                    "a process of the sweep was killed, perhaps for want of memory: repeat the "
-                    "command, which goes on where it was"
+                    "a process of the sweep was killed, perhaps for lack of memory: repeat the "
+                    "command, which resumes the sweep"
                 ) from error
             raise rejected(sys.argv[1:], error) from error
     sys.exit(max(codes))
@@ -119,6 +119,7 @@ def command_line(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
 @contextmanager
 def kept_errors(folder: Path) -> Iterator[None]:
     """Print an error and keep it in the folder of a job of a sweep, whose other jobs go on."""
+    (folder / paths.ERROR_FILE).unlink(missing_ok=True)  # of an earlier try
     try:
         yield
     except Exception as error:

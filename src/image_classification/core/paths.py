@@ -17,13 +17,14 @@ SPLIT = Path("data/split")
 RUNS = Path("runs")
 EVALUATIONS = Path("evaluations")
 REPORTS = Path("reports")
-EXPORTED = Path("exported")  # the artefacts that are served, one folder for each key of a run
+EXPORTED = Path("exported")  # the artifacts that are served, one folder for each key of a run
 PROMOTIONS = Path("promotions")  # the records of decisions, which Git keeps
 
 # In the main checkout (`home`), also for the copies that experiments run in.
 CHECKPOINTS = Path("checkpoints")
 OUTBOX = Path("outbox")
 WEIGHTS = Path("weights")  # pretrained, fetched once
+SEARCHES = Path("search")  # the studies of searches, and the locks of their trials
 
 # What use teaches; see the room `monitoring`.
 FEEDBACK = Path("feedback")

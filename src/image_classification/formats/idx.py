@@ -73,12 +73,10 @@ def stream_idx(path: Path) -> Iterator[NDArray[np.uint8]]:
             for number in range(count):
                 pixels = stream.read(size)
                 if len(pixels) < size:
-                    raise UserError(
-                        f"{path} is cut short after {number} of {count} images: mend it"
-                    )
+                    raise UserError(f"{path} is cut short after {number} of {count} images: fix it")
                 yield np.frombuffer(pixels, np.uint8).reshape(shape)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise UserError(f"{path} can't be read: {error}: mend it") from error
+        raise UserError(f"{path} can't be read: {error}: fix it") from error
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -62,7 +62,7 @@ def write_listing(data: DataConfig, target: Path) -> int:
             try:
                 writer.writerow([name, path.stat().st_size, sha256(path)])
             except OSError as error:
-                raise UserError(f"{path} can't be read: {error.strerror}: mend it") from error
+                raise UserError(f"{path} can't be read: {error.strerror}: fix it") from error
     return len(files)
 
 

@@ -34,7 +34,7 @@ def read(data: DataConfig) -> Reading:
                 records += _records(path.name, part, images, labels, data)
     except ERRORS as error:
         cause = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: {cause}: mend it, or set another data.path") from error
+        raise UserError(f"{path}: {cause}: fix it, or set another data.path") from error
     return Reading(records)
 
 

@@ -55,7 +55,7 @@ def _first_line(table: Path) -> list[str]:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             return next(csv.reader(stream), [])
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{table} can't be read: {str(error)[:200]}: mend it") from error
+        raise UserError(f"{table} can't be read: {str(error)[:200]}: fix it") from error
 
 
 def _is_number(text: str) -> bool:
@@ -73,7 +73,7 @@ def _shape(table: Path, columns: int, data: DataConfig) -> tuple[tuple[int, ...]
             return (side, side, 1), labelled
     wanted = math.prod(data.image_shape) if data.image_shape else "a square number of"
     raise UserError(
-        f"{table}: has {columns} columns, expected {wanted} pixels, or a label and as many: mend "
+        f"{table}: has {columns} columns, expected {wanted} pixels, or a label and as many: fix "
         "it, or set data.image_shape"
     )
 
@@ -121,7 +121,7 @@ def _misshapen(
 ) -> UserError:
     columns = math.prod(shape) + (not isinstance(place, int))
     cause = " ".join(str(error).split())[:200]
-    return UserError(f"{table} can't be read as {columns} columns: {cause}: mend it")
+    return UserError(f"{table} can't be read as {columns} columns: {cause}: fix it")
 
 
 def _images(

@@ -41,7 +41,7 @@ def read(data: DataConfig) -> Reading:
         ]
         where = f"{file}, line {lines[-1]}" if lines else str(file)
         cause = " ".join(str(error).split())[:200]
-        raise UserError(f"{where}: {type(error).__name__}: {cause}: mend it") from error
+        raise UserError(f"{where}: {type(error).__name__}: {cause}: fix it") from error
     found = [_record(index, row, file.parent) for index, row in enumerate(rows)]
     return Reading(
         [each for each in found if isinstance(each, Record)],

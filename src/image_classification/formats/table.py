@@ -126,7 +126,7 @@ def _rows(table: Path, labelled: bool = True) -> Iterator[Row]:
                         yield number, row
     except (ValueError, csv.Error, RecursionError) as error:
         cause = " ".join(str(error).split())[:200]
-        raise UserError(f"{table} can't be read: {cause}: mend it") from error
+        raise UserError(f"{table} can't be read: {cause}: fix it") from error
 
 
 def _require_columns(table: Path, columns: Any, labelled: bool) -> None:

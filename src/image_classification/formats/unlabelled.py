@@ -72,7 +72,7 @@ def _in_arrays(path: Path) -> Iterator[Record | Problem]:
             yield Problem(str(path), "holds no array whose name ends in `images`")
     except ERRORS as error:
         cause = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} can't be read: {cause}: mend it") from error
+        raise UserError(f"{path} can't be read: {cause}: fix it") from error
 
 
 def _of_array(name: str, array: NDArray[Any]) -> Iterator[Record | Problem]:

@@ -127,7 +127,7 @@ def _verdict(found: Report) -> list[str]:
     still = [_name(shift) for shift in found.shifts if not shift.moved]
     moved.sort(key=lambda shift: -shift.distance)
     return [
-        "Drift: what comes in differs from the validation images.",
+        "Drift: incoming images differ from the validation images.",
         *(f"  {_line(shift, found.classes)}" for shift in moved),
         *([f"Not moved, as far as can be told: {', '.join(still)}."] if still else []),
         f"Chance alone would say so in fewer than 1 of {round(1 / LEVEL):,} such windows. {limits}",

@@ -1,7 +1,9 @@
 """The study, which all trials of a search share: on disk, or in a database."""
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -11,12 +13,13 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification.core import paths
 from image_classification.core.config import SearchConfig
 from image_classification.core.errors import UserError
 
-JOB = "job"  # the attribute that holds a trial's number in the sweep
+NUMBER = "number"  # the attribute that holds the `trial` of the configuration
 SETTINGS = "settings"  # the attribute that holds what all trials of the study share
 DIRECTIONS = {
     "val_accuracy": StudyDirection.MAXIMIZE,
@@ -42,58 +45,73 @@ def open_study(search: SearchConfig, shared: Mapping[str, Any], seed: int) -> op
     Raises:
         UserError: the storage can't be used; or the study holds trials of other settings.
     """
-    try:
+    with _storage(search.storage) as storage:
         study = optuna.create_study(
-            storage=_storage(search.storage),
+            storage=storage,
             sampler=_sampler(search.sampler, seed),
             pruner=PRUNERS[search.pruner](),
             study_name=search.study,
             direction=DIRECTIONS[search.metric],
             load_if_exists=True,
         )
-    except (OSError, ImportError, optuna.exceptions.StorageInternalError) as error:
-        raise UserError(f"search.storage: {search.storage} can't be used: {error}") from error
     described = json.dumps(shared, sort_keys=True)
-    if study.user_attrs.setdefault(SETTINGS, described) != described:
+    known = study.user_attrs.get(SETTINGS)
+    if known is None:
+        study.set_user_attr(SETTINGS, described)
+    elif known != described:
         raise UserError(
-            f"search.study: {search.study} holds trials of other settings: choose another name "
-            "with search.study=NAME"
+            f"search.study: {search.study} holds trials of other settings or data: choose another "
+            "name with search.study=NAME"
         )
-    study.set_user_attr(SETTINGS, described)
     return study
 
 
-def load(storage: str, name: str) -> optuna.Study:
-    """A study that is there."""
-    return optuna.load_study(storage=_storage(storage), study_name=name)
+def load(place: str, name: str) -> optuna.Study:
+    """A study that is there.
+
+    Raises:
+        KeyError: it is not.
+        UserError: the storage can't be used.
+    """
+    with _storage(place) as storage:
+        return optuna.load_study(storage=storage, study_name=name)
 
 
-def _storage(place: str) -> BaseStorage:
-    if "://" in place:
-        return RDBStorage(place)
-    path = paths.home() / place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Opening a file is atomic on every file system that a cluster shares; links are not.
-    lock = JournalFileOpenLock(str(path))
-    return JournalStorage(JournalFileBackend(str(path), lock))
+@contextmanager
+def _storage(place: str) -> Iterator[BaseStorage]:
+    try:
+        if "://" in place:
+            yield RDBStorage(place)
+            return
+        path = paths.home() / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Opening a file is atomic on every file system that a cluster shares; links are not.
+        lock = JournalFileOpenLock(str(path))
+        yield JournalStorage(JournalFileBackend(str(path), lock))
+    except (
+        *(OSError, ImportError, ValueError),  # ValueError: a damaged journal
+        *(SQLAlchemyError, optuna.exceptions.StorageInternalError),
+    ) as error:
+        shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", place)  # a password is for nobody to see
+        raise UserError(f"search.storage: {shown} can't be used: {error}") from error
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:
     return TPESampler(seed=seed) if name == "tpe" else RandomSampler(seed=seed)
 
 
-def begin(study: optuna.Study, job: int) -> optuna.Trial | None:
-    """The trial of a job of the sweep: a new one, or one that a kill has cut short.
+def begin(study: optuna.Study, number: int) -> optuna.Trial | None:
+    """The trial of this number: a new one, or one that a kill has cut short.
 
     Returns:
         None if it has ended already, well or early.
     """
     for known in study.get_trials(deepcopy=False):
-        if known.user_attrs.get(JOB) == job:
+        if known.user_attrs.get(NUMBER) == number:
             if known.state is TrialState.RUNNING:
                 return optuna.Trial(study, known._trial_id)
             if known.state is not TrialState.FAIL:
                 return None
     trial = study.ask()
-    trial.set_user_attr(JOB, job)
+    trial.set_user_attr(NUMBER, number)
     return trial

@@ -1,1 +1,1 @@
-"""The model as it is served: its artefact, its engine, and how an image becomes its input."""
+"""The model as it is served: its artifact, its engine, and how an image becomes its input."""

@@ -1,4 +1,4 @@
-"""The artefact that is served: a model of the engine, and what is known about it."""
+"""The artifact that is served: a model of the engine, and what is known about it."""
 
 import json
 from collections.abc import Mapping
@@ -82,7 +82,7 @@ def write(artifact: Artifact) -> None:
 
 
 def read(folder: Path) -> Artifact:
-    """Read an exported artefact, whose file must be the one that was checked.
+    """Read an exported artifact, whose file must be the one that was checked.
 
     Raises:
         UserError: it is missing or damaged.

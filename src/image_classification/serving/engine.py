@@ -20,7 +20,7 @@ class Engine:
     """A model that is ready to answer. It computes in one thread, and only one may call it."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Load the model of an artefact.
+        """Load the model of an artifact.
 
         Raises:
             UserError: its file is none of its engine, or its engine is not installed.
@@ -44,7 +44,7 @@ class Engine:
         """The model's probabilities for each image.
 
         Args:
-            images: uint8 (n, height, width, channels), 0 to 255, of the artefact's shape.
+            images: uint8 (n, height, width, channels), 0 to 255, of the artifact's shape.
 
         Returns:
             float32 (n, classes), rows that sum to 1.

@@ -19,7 +19,7 @@ def prepare(data: bytes, artifact: Artifact) -> Pixels:
     """Decode the bytes of an image file to the input of a model.
 
     Returns:
-        uint8 (height, width, channels), of the artefact's shape.
+        uint8 (height, width, channels), of the artifact's shape.
 
     Raises:
         UserError: they are no image that can be used; says why.
@@ -38,7 +38,7 @@ def of_source(source: Path | bytes | NDArray[Any], artifact: Artifact) -> Pixels
         artifact: the model that takes it.
 
     Returns:
-        uint8 (height, width, channels), of the artefact's shape.
+        uint8 (height, width, channels), of the artifact's shape.
 
     Raises:
         DecodeError: it is no image that can be used.

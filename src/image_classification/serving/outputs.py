@@ -44,7 +44,7 @@ class Table:
         if not self._width:
             longest = max(len(name) for name in names)
             self._width = min(max(longest, NAMES[0]), NAMES[1])
-            self._line("file", "class", "probability", *self._next_best("or else", ""))
+            self._line("file", "class", "probability", *self._next_best("runner-up", ""))
         for name, row in zip(names, probabilities, strict=True):
             best, *others = np.argsort(-row, kind="stable")
             second = others[0] if others else best

@@ -1,7 +1,6 @@
 """What a job of a sweep (`hydra -m …`) knows of the sweep."""
 
 import json
-import math
 import os
 from typing import Any
 
@@ -59,10 +58,13 @@ def position(config: Config, name: str) -> str:
     return f"run {number} of {total}: "
 
 
-def count_jobs(overrides: list[str]) -> int:
-    """How many jobs a sweep over these overrides has; `glob(…)` counts only while Hydra runs."""
+def swept(overrides: list[str]) -> dict[str, int]:
+    """How many values each key has that is swept; `glob(…)` counts only while Hydra runs."""
     running = GlobalHydra.instance()
     loader = running.config_loader() if running.is_initialized() else None
     parsed = OverridesParser.create(loader).parse_overrides(overrides)
-    swept = [override for override in parsed if override.is_sweep_override()]
-    return math.prod(len(list(override.sweep_string_iterator())) for override in swept)
+    return {
+        override.key_or_group: len(list(override.sweep_string_iterator()))
+        for override in parsed
+        if override.is_sweep_override()
+    }

@@ -1,8 +1,10 @@
 """The parent run in MLflow of the runs of one sweep (`hydra -m …`), and how far the sweep is."""
 
 import atexit
+import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from image_classification.core import job_states, paths, ray
 from image_classification.core.command import one_line_errors
 from image_classification.core.compose import typed
+from image_classification.core.errors import UserError
 from image_classification.core.files import remove_empty
 from image_classification.core.signals import pass_on_signals
 from image_classification.tracking import sweep
@@ -33,12 +36,15 @@ class SweepParent(Callback):
         """Open the parent run, or the one of an earlier try; close it when the process ends."""
         folder = Path(config.hydra.sweep.dir)
         atexit.register(remove_empty, folder.resolve())  # the last to be called
-        jobs = sweep.count_jobs(config.hydra.overrides.task)
+        with one_line_errors():  # Hydra would turn an error into a warning and continue
+            swept = sweep.swept(config.hydra.overrides.task)
+            _require_one_search(config, swept)
+        jobs = math.prod(swept.values())
         if not sweep.is_one_process(config):
             pass_on_signals(lambda: not job_states.running(folder))
             atexit.register(job_states.show_progress(folder, jobs))
         if config.hydra.runtime.choices["hydra/launcher"] == "ray":
-            with one_line_errors():  # Hydra would turn an error into a warning and continue
+            with one_line_errors():
                 self._variables = ray.prepare(config)
         if config.hydra.job.name != "train" or config.hydra.runtime.choices.data is None:
             return  # of several data sets, which share no experiment
@@ -89,3 +95,11 @@ class SweepParent(Callback):
             code = outbox.upload()  # what jobs in other processes could not
             if code:
                 sys.exit(code)
+
+
+def _require_one_search(config: DictConfig, swept: Mapping[str, int]) -> None:
+    others = sorted(swept.keys() - {"trial"})
+    if others and (config.search is not None or "search" in swept):
+        raise UserError(
+            f"{', '.join(others)}: a search sweeps over trial alone: search once for each value"
+        )

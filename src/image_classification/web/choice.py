@@ -30,7 +30,7 @@ def promoted(name: str) -> Champion | None:
 
 
 def best_runs() -> list[str]:
-    """The keys of each model's best run whose artefact is there, best first; none without a file.
+    """The keys of each model's best run whose artifact is there, best first; none without a file.
 
     Raises:
         UserError: the leaderboard is damaged.

@@ -18,4 +18,4 @@ RETRY_AFTER = 1  # seconds, what a client is told that came at a bad time
 OBSERVE_SECONDS = 10.0  # between two writings of what was observed
 WATCH_SECONDS = 0.5  # between two looks at the records
 RETRY_SECONDS = 300.0  # until a champion that could not be taken up is tried again
-EXPORT_SECONDS = 900.0  # for making an artefact that is missing
+EXPORT_SECONDS = 900.0  # for making an artifact that is missing

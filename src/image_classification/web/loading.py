@@ -60,7 +60,7 @@ def _beside(champion: Served, key: str, loaded: Served | None) -> list[Served]:
 
 
 def _export(wanted: choice.Champion) -> None:
-    """Make an artefact in a process of its own: it takes TensorFlow, which is not loaded here."""
+    """Make an artifact in a process of its own: it takes TensorFlow, which is not loaded here."""
     log.info("exporting %s, which takes a while", wanted.run)
     command = [sys.executable, "-m", "image_classification", "export", wanted.key]
     try:

@@ -71,14 +71,14 @@ class Models:
 
 
 def load(key: str, weights_sha256: str | None = None) -> Served:
-    """Load the artefact of a run, check its hash, and try it on two black images.
+    """Load the artifact of a run, check its hash, and try it on two black images.
 
     Args:
         key: of the run.
         weights_sha256: of the weights that it must have been made from; None: of any.
 
     Raises:
-        UserError: the artefact is missing, damaged, made from other weights, or gives no
+        UserError: the artifact is missing, damaged, made from other weights, or gives no
             probabilities.
     """
     folder = paths.EXPORTED / key

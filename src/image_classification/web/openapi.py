@@ -16,7 +16,7 @@ REFUSED = {
 
 
 def description(artifact: Artifact) -> dict[str, Any]:
-    """What OpenAPI says of a server whose champion was loaded from this artefact."""
+    """What OpenAPI says of a server whose champion was loaded from this artifact."""
     return {
         "openapi": "3.1.0",
         "info": {

@@ -81,14 +81,14 @@ class Watcher:
         log.info("%s answers", self.models.champion.title)
 
     def _state(self) -> State:
-        """What changes when a record is added or an artefact replaced."""
+        """What changes when a record is added or an artifact replaced."""
         try:
             wanted = choice.promoted(self.name)
             keys = [*([wanted.key] if wanted else []), *choice.best_runs()]
         except UserError:
             keys = []
-        artefacts = [paths.EXPORTED / key / DESCRIPTION_FILE for key in keys]
-        files = [paths.PROMOTIONS / f"{self.name}.jsonl", choice.LEADERBOARD, *artefacts]
+        artifacts = [paths.EXPORTED / key / DESCRIPTION_FILE for key in keys]
+        files = [paths.PROMOTIONS / f"{self.name}.jsonl", choice.LEADERBOARD, *artifacts]
         return tuple(map(_state_of, files))
 
 
