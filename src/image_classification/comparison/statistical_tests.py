@@ -63,7 +63,7 @@ class Difference:
 
     difference: of mean scores, from -1 to 1.
     interval: of the difference, over new test examples and, if there are several, over new runs. It
-        is simultaneous: all intervals of a comparison hold the truth with 95 %.
+        is simultaneous: with 95 % confidence, all of a comparison contain the true difference.
     p_value: of the hypothesis that the models are equally good, not adjusted for other pairs.
     probability: that one run of the first model scores higher than one of the second on these
         examples; None for one run each, and where runs do not vary.

@@ -158,9 +158,10 @@ def explanation(verdict: Verdict) -> str:
     ]
     if len(verdict.pairs) > 1:
         lines.append(
-            "The intervals are simultaneous (Bonferroni): with 95 %, all of them hold the truth. "
-            "p is adjusted for the number of pairs by Holm's method, which is a little sharper: "
-            "a difference can be significant (p below 0.05) although its interval includes 0."
+            "The intervals are simultaneous (Bonferroni): with 95 % confidence, all of "
+            "them contain the true difference. p is adjusted for the number of pairs by Holm's "
+            "method, which has slightly more power: a difference can be significant (p below 0.05) "
+            "although its interval includes 0."
         )
     if verdict.runs > 1:
         lines.append(
