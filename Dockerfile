@@ -18,6 +18,8 @@ COPY src src
 COPY exported exported
 COPY promotions promotions
 COPY reports/leaderboard.json reports/
+# What the server learns from use, for a volume each.
+RUN mkdir feedback observations && chown 10001 feedback observations
 
 USER 10001
 EXPOSE 8000

@@ -22,7 +22,7 @@ from image_classification.core.files import atomic_folder
 from image_classification.data.arrays import Examples, Split
 from image_classification.data.splits import split_for_run
 from image_classification.evaluation import captions, corruptions, figures, metrics
-from image_classification.evaluation.latency import inference_microseconds
+from image_classification.evaluation.latency import latencies
 from image_classification.models import saved
 from image_classification.models.prediction import predict
 from image_classification.tracking import event_log, run_folder
@@ -32,7 +32,6 @@ from image_classification.tracking.provenance import TRAINING_KEY
 
 MISTAKES = 25  # on the sheet of the most confident ones
 MISTAKES_IN_TABLE = 1000  # of the most confident ones
-TIMED_BATCHES = (1, 256)  # sizes of the batches whose inference is timed
 
 
 def main(config: Config) -> int:
@@ -134,7 +133,7 @@ def _measure(model: keras.Model, split: Split, training_costs: dict[str, float])
         probabilities=test,
         validation=validation,
         robustness=robustness,
-        costs={**training_costs, **_latencies(model, split.test.images)},
+        costs={**training_costs, **latencies(model, split.test.images)},
         unlabelled=None if unlabelled is None else predict(model, unlabelled),
     )
 
@@ -142,15 +141,6 @@ def _measure(model: keras.Model, split: Split, training_costs: dict[str, float])
 def _metrics(part: str, examples: Examples, probabilities: NDArray[np.float32]) -> dict[str, float]:
     values = metrics.classification(examples.labels, probabilities)
     return {f"{part}_{name}": value for name, value in values.items()}
-
-
-def _latencies(model: keras.Model, images: NDArray[np.uint8]) -> dict[str, float]:
-    return {
-        f"microseconds_batch_{size}": inference_microseconds(
-            model, np.resize(np.asarray(images[:size]), (size, *images.shape[1:]))
-        )
-        for size in TIMED_BATCHES
-    }
 
 
 def _robustness(

@@ -88,7 +88,7 @@ def _require_contents(path: Path, expected: str) -> None:
     """
     if sha256(path) != expected:
         raise UserError(
-            f"{path} has another SHA-256 than {expected}: have DVC check its cache: "
+            f"{path} does not have the SHA-256 {expected}: have DVC check its cache: "
             f"`chmod -R u+w .dvc/cache && rm -r {path.parent} && dvc repro`"
         )
 
@@ -99,7 +99,7 @@ def _own(data: DataConfig) -> None:
     reading = READERS[data.kind](data)
     records, found, problems = _inspected(reading)
     shape = _shape(data, found)
-    with atomic_folder(paths.SPLIT) as folder:
+    with atomic_folder(paths.SPLIT, replace=True) as folder:
         _require_space(len(records), shape, folder)
         scratch = folder / "all.npy"
         decoded = bulk_decode.decode_all(records, shape, data.resize, scratch)

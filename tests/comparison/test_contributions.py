@@ -122,3 +122,18 @@ def test_equal_models_differ_significantly_by_chance_alone(
 
     assert 0.02 < alarms / times <= 0.05 + 3 * (0.05 * 0.95 / times) ** 0.5
     assert covered == times - alarms
+
+
+def test_two_models_that_differ_on_the_only_image_of_a_class_are_not_told_apart() -> None:
+    labels = np.array([0] * 40 + [1] * 40 + [2])
+    second = labels.copy()
+    second[-1] = 0
+    right, wrong = (
+        contributions("balanced_accuracy", labels, run[None]) for run in (labels, second)
+    )
+
+    found = statistical_tests.compare(right, wrong, None, pairs=1)
+
+    assert found.difference == pytest.approx(1 / 3)
+    assert found.p_value > 0.3
+    assert found.interval.low < 0

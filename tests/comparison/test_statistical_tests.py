@@ -194,12 +194,12 @@ def test_one_run_each_is_mcnemars_exact_test() -> None:
     assert compared.test == "McNemar, one run each"
     assert compared.seed_variance is None
     assert compared.probability is None
-    # Differences of +1 and -1: 30 squares less 100 times that of the mean; t(0.975, 99) = 1.984217.
+    # Differences of +1 and -1: 30 squares less 100 times that of the mean.
     variance = (30 - 100 * 0.12**2) / 99 / 100
     assert compared.example_variance == pytest.approx(variance)
-    margin = 1.984217 * variance**0.5
-    assert compared.interval.low == pytest.approx(0.12 - margin, abs=1e-7)
-    assert compared.interval.high == pytest.approx(0.12 + margin, abs=1e-7)
+    expected = statistical_tests.tango(21, 9, 100, level=0.05)
+    assert compared.interval.low == pytest.approx(expected.low)
+    assert compared.interval.high == pytest.approx(expected.high)
 
 
 def test_models_with_unlike_numbers_of_runs_are_refused() -> None:

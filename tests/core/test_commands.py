@@ -159,7 +159,7 @@ def test_a_bad_params_yaml_is_one_line(project: Project) -> None:
 
 def test_outside_of_a_project_is_one_line(tmp_path: Path) -> None:
     # Found where it is installed: the folder has no src/.
-    assert "lies in no project" in refused(Project(tmp_path), *COMMAND, "train")
+    assert "is not in a project" in refused(Project(tmp_path), *COMMAND, "train")
 
 
 @pytest.mark.parametrize("stage", STAGES)

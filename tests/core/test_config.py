@@ -122,6 +122,8 @@ def test_the_params_yaml_of_this_project_composes_with_each_of_its_models() -> N
         ("promotion.floors.accuracy=2", "promotion.floors.accuracy: must be from 0 to 1, got 2.0"),
         ("promotion.floors.megabytes=0", "promotion.floors.megabytes: must be above 0, got 0.0"),
         ("data.validation_examples=0", "data.validation_examples: must be at least 1, got 0"),
+        ("seeds=[0,1,0]", "seeds: must be one or more, each once, got [0, 1, 0]"),
+        ("models=[]", "models: must be one or more, each once, got []"),
         ("seed=-1", "seed: must be from 0 to 4294967295, got -1"),
         ("~model.layers.hidden.type", "model.layers.hidden: needs a type"),
     ],

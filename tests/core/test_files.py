@@ -106,3 +106,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         atomic_folder(tmp_path / "file"),
     ):
         pytest.fail("the block ran")
+
+
+def test_files_that_are_not_written_anew_go_where_the_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("old")
+    (tmp_path / "both.csv").write_text("old")
+
+    with atomic_folder(tmp_path, replace=True) as part:
+        (part / "both.csv").write_text("new")
+
+    assert names(tmp_path) == ["both.csv"]
+    assert (tmp_path / "both.csv").read_text() == "new"

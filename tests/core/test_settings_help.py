@@ -22,6 +22,13 @@ def test_every_stage_has_its_settings_and_all_of_them_are_explained() -> None:
             assert name in known or (name[-1] == "." and any(key.startswith(name) for key in known))
 
 
+def test_the_split_lists_the_settings_of_ones_own_images() -> None:
+    assert {"data.path", "data.resize", "data.bad_files", "data.test_share"} <= set(
+        settings_help.SETTINGS["split"]
+    )
+    assert "data.folds" in settings_help.SETTINGS["train"]
+
+
 def test_a_setting_is_one_line_with_its_value_and_the_meaning_that_the_docs_give(
     compose: Compose,
 ) -> None:

@@ -95,3 +95,15 @@ def test_there_must_be_an_example_left_to_train_on(count: int) -> None:
         splits.hold_out(numbered(count), 12, seed=0)
 
     assert len(splits.hold_out(numbered(13), 12, seed=0)["train"].labels) == 1
+
+
+def test_folds_of_idx_files_hold_out_each_example_once_and_as_many_of_each_class(
+    tmp_path: Path, data: DataConfig
+) -> None:
+    held_out = [
+        drawn(tmp_path, replace(data, folds=5), seed).validation.labels for seed in range(5)
+    ]
+
+    counts = np.array([np.bincount(labels, minlength=10) for labels in held_out])
+    assert counts.sum(axis=0).tolist() == np.bincount(numbered(60).labels).tolist()
+    assert np.ptp(counts, axis=0).max() <= 1

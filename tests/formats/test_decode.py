@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,16 @@ def test_what_is_no_image_is_refused_with_the_cause(
 
     with pytest.raises(DecodeError, match=cause):
         decode(path, (8, 8, 3), "pad")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(784, np.uint8), np.zeros((2, 3, 4, 5)), np.zeros((8, 8, 2)), np.full((4, 4), "a")],
+)
+def test_an_array_that_cannot_be_an_image_is_refused_before_its_size_is_asked(array: Any) -> None:
+    for read in (inspect, lambda source: decode(source, (8, 8, 1), "pad")):
+        with pytest.raises(DecodeError, match="is not an image"):
+            read(array)
 
 
 @pytest.mark.parametrize("wrong", [256, -1, 0.5, float("nan")])

@@ -72,7 +72,7 @@ def test_what_is_wrong_in_a_folder_is_named(tmp_path: Path, read: Read) -> None:
     reading = read("folder", tmp_path)
 
     assert dict(reading.problems) == {
-        "loose.png": "lies in no folder of a class",
+        "loose.png": "is not in a class folder",
         "cat": "differs from Cat only by case",
         "Cat": "differs from cat only by case",
     }
@@ -231,7 +231,7 @@ def test_cifars_binary_form(tmp_path: Path, read: Read) -> None:
     assert found == [("dog", "train"), ("cat", "train"), ("dog", "test")]
     assert all(np.array_equal(np.asarray(record.image), image) for record in reading.records)
     (tmp_path / "test_batch.bin").write_bytes(planes)
-    with pytest.raises(UserError, match="no whole number of images"):
+    with pytest.raises(UserError, match="not a whole number of images"):
         read("cifar", tmp_path)
 
 

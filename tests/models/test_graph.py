@@ -71,9 +71,17 @@ def test_without_inputs_a_model_is_a_sequential_one() -> None:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("other", {"inputs": "imge"}, "layers.other.inputs: imge is no earlier layer; there are"),
-        ("one", {"inputs": "other"}, "layers.one.inputs: other is no earlier layer; there are im"),
-        ("sum", {"inputs": ["sum", "one"]}, "layers.sum.inputs: sum is no earlier layer"),
+        (
+            "other",
+            {"inputs": "imge"},
+            "layers.other.inputs: imge is not an earlier layer; there are",
+        ),
+        (
+            "one",
+            {"inputs": "other"},
+            "layers.one.inputs: other is not an earlier layer; there are im",
+        ),
+        ("sum", {"inputs": ["sum", "one"]}, "layers.sum.inputs: sum is not an earlier layer"),
         ("sum", {"inputs": []}, "layers.sum.inputs: must be a name or a list of names, got []"),
         ("sum", {"inputs": {"one": 1}}, "layers.sum.inputs: must be a name or a list of names"),
         ("sum", {"inputs": None}, "layers.sum.inputs: must be a name or a list of names"),

@@ -236,7 +236,7 @@ def test_a_missing_model_or_one_of_another_format_is_named(saved_model: Path, na
     if not name.endswith(".keras"):
         (saved_model.parent / "away").rename(other)
 
-    with pytest.raises(UserError, match="is no model in the format") as error:
+    with pytest.raises(UserError, match="is not a model in the format") as error:
         saved.load(other, digest)
 
     assert str(other) in str(error.value)

@@ -35,8 +35,8 @@ def test_it_names_what_moved_in_which_direction_and_what_did_not() -> None:
     assert first.endswith("from 2023-11-14 22:13 to 2023-11-14 23:13 UTC.")
     assert second == "Compared: 200 of them, with 2,000 validation images."
     assert verdict.startswith("Drift: ")
-    assert lines[0].startswith("  confidence: less sure: half are below 0.0")
-    assert lines[1].startswith("  sharpness: sharper or noisier: half are below 0.6")
+    assert lines[0].startswith("  confidence: less sure: median 0.0")
+    assert lines[1].startswith("  sharpness: sharper or noisier: median 0.6")
     assert lines[2].startswith("Not moved, as far as can be told: brightness, ")
     assert lines[-1].startswith("Drift is not harm")
 

@@ -16,6 +16,7 @@ from image_classification.core.errors import UserError
 from image_classification.download import download
 from image_classification.formats import table
 from image_classification.formats.decode import decode
+from image_classification.monitoring import candidates
 from image_classification.monitoring.answers import Answer, Answers, FeedbackError
 from image_classification.monitoring.candidates import MANIFEST, Candidates, read
 from image_classification.split import split
@@ -176,9 +177,9 @@ def test_no_ids_mean_all() -> None:
 def test_the_beginning_of_an_id_is_enough_if_only_one_begins_so() -> None:
     store, ids = filled(2)
 
-    with pytest.raises(UserError, match="begins 2 candidates"):
+    with pytest.raises(UserError, match="matches 2 candidates"):
         store.accept([""])
-    with pytest.raises(UserError, match="is no candidate"):
+    with pytest.raises(UserError, match="is not a candidate"):
         store.discard(["nobody"])
     assert len(store.waiting()) == 2
     assert [one.id for one in store.accept([ids[1][:10]])] == [ids[1]]
@@ -276,3 +277,24 @@ def test_the_split_reads_what_was_accepted_and_nothing_else(compose: Compose) ->
     assert {one.tobytes() for part in parts.values() for one in part.images} == accepted
     labels = [record.label for record in table.read(config.data).records]
     assert labels == ["cat", "dog"] * 20
+
+
+def test_a_disk_that_is_full_is_one_line_and_what_is_left_of_it_goes_with_the_next_decision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = Answers()
+    store, ids = filled(1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(candidates, "_append", full)
+        with pytest.raises(UserError, match="pending can't be written: No space left on device"):
+            store.add(answers, answers.remember(answer(7)), "dog")
+    assert len(list(store.pending.glob("*.png"))) == 2
+    assert [one.id for one in store.waiting()] == ids
+
+    store.accept([])
+
+    assert list(store.pending.glob("*.png")) == []

@@ -212,7 +212,7 @@ def test_with_a_split_per_seed_only_examples_count_that_neither_has_trained_on(
     assert (validation.judged, validation.examples) == (len(common), EXAMPLES)
     digests = np.array(sorted(common), np.uint64)
     assert validation.judged_sha256 == evidence.hash_of(digests)
-    assert f"compared on the {len(common)} of 2000" in outcome.note
+    assert f"compared on the {len(common)} of 2000" in outcome.record.reason
 
 
 def test_the_answers_of_both_are_those_to_the_same_example(
@@ -375,7 +375,7 @@ def test_a_rollback_needs_an_earlier_champion(config: Config, make_run: MakeRun)
     [
         ("evaluations/cnn-0/predictions/validation.csv", None, "is missing: run `dvc repro eval"),
         ("evaluations/cnn-0/predictions/validation.csv", "predicted,actual\n7,7\n", "each of 2000"),
-        ("runs/cnn-0/model.keras", "no archive", "is no model of Keras'"),
+        ("runs/cnn-0/model.keras", "no archive", "is not a Keras model"),
         ("evaluations/cnn-0/costs.json", "{}", "parameters must be a finite number"),
     ],
 )

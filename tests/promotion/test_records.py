@@ -163,7 +163,7 @@ def test_history_marks_the_champion_and_says_how_often_the_examples_have_judged(
     assert "promoted: cnn-0 (version 1) is champion instead of nn-0 (version 1)" in lines[1]
     assert "+0.50 points, 95 % interval 0.30 to 0.70, p = 0.001" in lines[1]
     assert "refused: dcnn-0 (version 1) does not replace the champion cnn-0" in lines[2]
-    assert "have judged 3 candidates" in lines[3]
+    assert "were used to judge 3 candidates" in lines[3]
 
 
 def test_mlflow_is_told_the_last_decision_about_each_version_and_all_in_its_text() -> None:

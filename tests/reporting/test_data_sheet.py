@@ -243,7 +243,7 @@ def test_every_finding_has_its_place_in_facts_and_listings(tmp_path: Path) -> No
         "of these in several parts": "1,234 in 3 sets",
         "test images that look like a training image": "1",
         "bad files left out": "1",
-        "files that are no images by their names": ".txt: 2",
+        "files whose suffix is not an image's": ".txt: 2",
     }
     titles = [listing.title for listing in sheet.listings()]
     assert titles == [

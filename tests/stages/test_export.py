@@ -89,10 +89,18 @@ def test_a_champion_that_only_mlflow_has_is_exported_from_there(trained_copy: Pr
 def test_what_cannot_be_exported_is_said_in_a_line(trained_copy: Project) -> None:
     unknown = trained_copy.run(*COMMAND, "export", "resnet")
     other = trained_copy.run(*COMMAND, "export", "999")
+    run = trained_copy.root / "runs/tiny_cnn-0"  # as if it had been trained on other data
+    used = yaml.safe_load((run / "config.yaml").read_text())
+    used["data"]["classes"] = [f"no {name}" for name in used["data"]["classes"]]
+    (run / "config.yaml").write_text(yaml.safe_dump(used))
+    training = (run / "training.json").read_text()
+    (run / "training.json").write_text(training.replace('"dvc.data": "', '"dvc.data": "other'))
+    foreign = trained_copy.run(*COMMAND, "export", "tiny_cnn")
     (trained_copy.root / "exported").write_text("in the way")
     blocked = trained_copy.run(*COMMAND, "export", "tiny_lm")
 
-    for done, words in ((unknown, "resnet"), (other, "999"), (blocked, "exported")):
+    said = [(unknown, "resnet"), (other, "999"), (blocked, "exported")]
+    for done, words in [*said, (foreign, "tiny_cnn-0 was trained on other data than data/split")]:
         assert done.returncode == 1
         (line,) = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
         assert words in line

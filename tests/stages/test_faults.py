@@ -142,7 +142,7 @@ def test_data_gone_bad_in_the_cache_is_refused_and_the_hint_works(split_project:
     line = said(project, *DVC, "repro", "split")
 
     assert raw.read_bytes() != good
-    assert "train-images-idx3-ubyte has another SHA-256 than" in line
+    assert "train-images-idx3-ubyte does not have the SHA-256" in line
     hint = line.partition("have DVC check its cache: `")[2].partition("`")[0]
     project.must("bash", "-c", hint.replace("dvc repro", shlex.join([*DVC, "repro", "split"])))
     assert raw.read_bytes() == good

@@ -237,7 +237,7 @@ def test_the_report_and_mlflows_note_tell_what_is_in_the_data(
         "of these in several parts": "2 in 1 set",
         "test images that look like a training image": "1",
         "bad files left out": "1",
-        "files that are no images by their names": ".txt: 1",
+        "files whose suffix is not an image's": ".txt: 1",
     }
     assert dict(table_rows(raw, "What was found in the files")) == facts
     for said in (
@@ -344,7 +344,7 @@ def test_all_that_is_bad_stops_the_split_and_is_named(
         "red/empty.png: empty",
         "blue/text.jpg: no image",
         "green/00.png: damaged",
-        "rare: class with 1 good images",
+        "rare: good images of this class: 1, needed: at least 3",
     ):
         assert name in named
     assert not (paths.SPLIT / "train_images.npy").exists()
@@ -378,7 +378,7 @@ def test_a_label_that_is_no_class_is_named(
 
     with pytest.raises(UserError, match="12 bad of 36"):
         made("folder", place / "mine", "data.classes=[red,green]")
-    assert "blue/00.png: label 'blue' is no class of data.classes" in capsys.readouterr().err
+    assert "blue/00.png: label 'blue' is not a class of data.classes" in capsys.readouterr().err
 
 
 def test_duplicates_stay_together_and_are_named(

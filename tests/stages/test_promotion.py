@@ -113,7 +113,7 @@ def test_comparing_the_same_runs_again_decides_nothing_new(trained_copy: Project
 
     said = trained_copy.must("dvc", "repro", "--force", "--single-item", "compare")
 
-    assert "is champion already" in said
+    assert "is already champion" in said
     assert (trained_copy.root / "promotions/tiny.jsonl").read_bytes() == before
 
 

@@ -130,6 +130,6 @@ def test_a_raw_file_of_other_contents_is_refused(config: Config) -> None:
     contents[-1] ^= 1
     images.write_bytes(contents)
 
-    with pytest.raises(UserError, match=f"{images} has another SHA-256"):
+    with pytest.raises(UserError, match=f"{images} does not have the SHA-256"):
         split(config)
     assert not paths.SPLIT.exists()

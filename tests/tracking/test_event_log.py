@@ -81,7 +81,7 @@ def test_a_line_that_a_kill_cut_short_does_not_count(tmp_path: Path, kept: int) 
 def test_what_is_no_event_log_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "events.jsonl").write_text(text)
 
-    with pytest.raises(UserError, match="is no event log"):
+    with pytest.raises(UserError, match="is not an event log"):
         event_log.read(tmp_path / "events.jsonl")
 
 

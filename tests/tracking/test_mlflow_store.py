@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification.core.errors import UserError
 from image_classification.core.locks import locked
-from image_classification.tracking import mlflow_store, mlflow_tags
+from image_classification.tracking import mlflow_pages, mlflow_store, mlflow_tags
 
 
 @pytest.fixture(autouse=True)
@@ -227,3 +227,14 @@ def test_the_cause_of_an_outage_is_what_happened_and_not_advice_to_programmers()
     )
 
     assert mlflow_store.cause_of(error) == "(sqlite3.OperationalError) database or disk is full"
+
+
+def test_no_message_or_link_shows_a_password(
+    monkeypatch: pytest.MonkeyPatch, empty_store: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
+    with pytest.raises(UserError, match=r"the tracking store http://127\.0\.0\.1:9 can't be used"):
+        mlflow_store.connect("mine")
+
+    monkeypatch.setattr(mlflow_store, "connect", lambda experiment: "1")
+    assert mlflow_pages.find("mine", []).runs().startswith("http://127.0.0.1:9/#/experiments/1")

@@ -183,6 +183,45 @@ def test_a_run_that_had_no_time_to_log_anything_holds_up_nothing(project: Path) 
     assert waiting(project) == []
 
 
+def test_an_event_log_without_a_line_holds_up_nothing(project: Path) -> None:
+    """As a full disk leaves it."""
+    (project / "multirun/swept").mkdir(parents=True)
+    (project / "multirun/swept/events.jsonl").touch()
+    folder = logged_run(project / "outputs/one")
+
+    assert outbox.upload(project / "multirun/swept", folder) == 0
+    assert [run.info.run_name for run in found()] == ["it"]
+
+
+def test_what_a_kill_left_of_an_uploaded_entry_holds_up_nothing(project: Path) -> None:
+    (project / "outbox/uploaded/images").mkdir(parents=True)
+    (project / "outbox/uploaded/images/one.png").touch()
+    logged_run(project / "outbox/1-a")
+
+    assert outbox.upload() == 0
+    assert waiting(project) == []
+
+
+def test_a_deleted_experiment_is_a_line_that_says_how_to_restore_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert outbox.upload(logged_run(project / "outputs/one")) == 0
+    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+
+    assert outbox.upload(logged_run(project / "outputs/two", name="other")) == 75
+    restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+    assert "experiment mine was deleted in MLflow: MLFLOW_TRACKING_URI=" in (
+        said := capsys.readouterr().err
+    )
+    assert restore in said
+    client.restore_experiment(experiment.experiment_id)
+    assert outbox.upload() == 0
+    assert sorted(str(run.info.run_name) for run in found()) == ["it", "other"]
+
+
 def test_a_run_that_was_deleted_in_mlflow_stays_so_and_holds_up_no_comparison(
     project: Path,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import multiprocessing
 import os
 import shutil
@@ -147,6 +148,16 @@ def test_a_changed_state_is_quarantined(tmp_path: Path) -> None:
     contents = bytearray(path.read_bytes())
     contents[len(contents) // 2] ^= 1
     path.write_bytes(contents)
+
+    assert loaded(tmp_path) == 0
+
+
+def test_a_changed_history_is_quarantined(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(2), STAMP)
+    path = tmp_path / "epoch-2/state.json"
+    described = json.loads(path.read_text())
+    described["rows"][0]["epoch"] += 1
+    path.write_text(json.dumps(described))
 
     assert loaded(tmp_path) == 0
 

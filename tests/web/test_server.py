@@ -140,7 +140,7 @@ def test_invocations_are_answered_as_mlflow_does(server: Server) -> None:
     [
         ("POST", "/predict", b'{"image": [0.5]}', bodies.JSON, 422, "fractions from 0 to 1"),
         ("POST", "/invocations", b'{"inputs": [0.5]}', bodies.JSON, 422, "fractions from 0 to 1"),
-        ("POST", "/predict", b"12", RAW, 422, "2 bytes are no whole number"),
+        ("POST", "/predict", b"12", RAW, 422, "2 bytes are not a whole number"),
         ("POST", "/predict", b"12", "image/png", 422, "no image"),
         ("POST", "/predict", b"x=1", "application/x-www-form-urlencoded", 415, "give one of"),
         ("POST", "/invocations", b"x", "image/png", 415, "application/json"),
@@ -404,7 +404,8 @@ def test_a_port_that_is_taken_is_one_line(root: Path, server: Server) -> None:
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert errors == [
-        f"error: 127.0.0.1:{server.port} can't be had: Address already in use: give another --port"
+        f"error: 127.0.0.1:{server.port} can't be used: Address already in use: give another "
+        "--port or --host"
     ]
     assert "Traceback" not in done.stderr
 

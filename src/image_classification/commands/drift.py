@@ -14,12 +14,12 @@ from typing import NoReturn
 import numpy as np
 
 from image_classification.core import paths
-from image_classification.core.command import one_line_errors
+from image_classification.core.command import is_setting, one_line_errors
 from image_classification.core.compose import compose
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
 from image_classification.data.arrays import Split
-from image_classification.data.fingerprint import require_split
+from image_classification.data.splits import split_for_run
 from image_classification.monitoring import drift_report, observations
 from image_classification.monitoring.drift_report import Report
 from image_classification.monitoring.statistics import Statistics, describe, join
@@ -33,8 +33,8 @@ MOST = 10_000  # validation images, evenly spaced
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run the command; words with `=` are settings. Exit code 0 without drift, 3 with it."""
-    settings = [word for word in arguments if "=" in word]
-    given = parser().parse_args([word for word in arguments if "=" not in word])
+    settings = [word for word in arguments if is_setting(word)]
+    given = parser().parse_args([word for word in arguments if not is_setting(word)])
     with one_line_errors():
         os.chdir(paths.project_root())
         found = drift(compose(*settings).data, given.hours)
@@ -60,7 +60,7 @@ def drift(data: DataConfig, hours: float = observations.HOURS) -> Report:
     """
     window = observations.read(data.dataset, hours)
     served = artifact.read(paths.EXPORTED / window.key)
-    split = require_split(paths.SPLIT, data)
+    split = split_for_run(paths.SPLIT, data, seed=int(served.run.rpartition("-")[2]))
     usual = _of_validation(served, split)
     model, version = served.run, served.version
     return drift_report.report(data.dataset, model, version, window, usual, split.classes)

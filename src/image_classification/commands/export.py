@@ -4,6 +4,7 @@ Of each run that a name means, its registered model becomes a file that answers 
 It counts only after it has answered all test images as Keras does.
 """
 
+import argparse
 import os
 import sys
 import tempfile
@@ -33,10 +34,22 @@ def main(arguments: Sequence[str]) -> None:
     """Run the command; words with `=` are settings, the others name runs."""
     with one_line_errors():
         os.chdir(paths.project_root())
-        words = [word for word in arguments if "=" not in word]
-        config = compose(*(word for word in arguments if "=" in word))
-        artifacts = export(config, words)
+        given = parser().parse_args(arguments).words
+        words = [word for word in given if "=" not in word]
+        artifacts = export(compose(*(word for word in given if "=" in word)), words)
         sys.exit(upload(*(exported.folder for exported in artifacts)))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser("image-classification export", description=__doc__)
+    made.add_argument(
+        "words",
+        nargs="*",
+        metavar="NAME|SETTING=VALUE",
+        help="champion, a model, a version, a run or its key; settings",
+    )
+    return made
 
 
 def export(config: Config, words: Sequence[str]) -> list[Artifact]:
@@ -64,7 +77,7 @@ def _key(word: str, name: str) -> str:
 def _export_one(key: str, config: Config, split: Split) -> Artifact:
     """Write the artifact of one run, or leave what is there as it is."""
     with tempfile.TemporaryDirectory() as scratch:
-        source = _source(key, config.data.dataset, Path(scratch))
+        source = _source(key, config, Path(scratch))
         model = saved.load(source.file, source.sha256)
         weights = evidence.weights_sha256(source.file, f"remove {source.file.parent}")
     _require_fit(source, model, config, split)
@@ -98,6 +111,7 @@ class Source:
 
     file: and the sha256 that it must have.
     version: in MLflow's registry; None if that does not have it, or can't be reached.
+    classes: that it was trained on, in order, where they do not come from the data.
     data_hash: DVC's hash of the split that it was trained on.
     """
 
@@ -106,30 +120,41 @@ class Source:
     model: str
     seed: int
     version: int | None
+    classes: list[str]
     data_hash: str
 
 
-def _source(key: str, name: str, scratch: Path) -> Source:
+def _source(key: str, config: Config, scratch: Path) -> Source:
     """The model of a run: the one on this machine, or else the one in MLflow's registry.
 
     Raises:
         UserError: it is in neither.
     """
+    name = config.data.dataset
     version = mlflow_promotions.versions(name, [key]).get(key)
     run = lookup.run_with(key)
     if run is None:
         known = mlflow_origin.origin(name, key)
         file = mlflow_promotions.download(name, key, scratch)
-        return Source(file, sha256(file), known.model, known.seed, version, known.data_hash)
+        return Source(
+            file=file,
+            sha256=sha256(file),
+            model=known.model,
+            seed=known.seed,
+            version=version,
+            classes=list(config.data.classes or []),  # of the data set that it is registered for
+            data_hash=known.data_hash,
+        )
     hint = "train it again: `dvc repro`"
-    config = readers.read_mapping(run.folder / paths.CONFIG_FILE, hint)
+    used = readers.read_mapping(run.folder / paths.CONFIG_FILE, hint)
     training = readers.read_training(run.folder / paths.TRAINING_FILE, hint)
     return Source(
         file=run.folder / paths.MODEL_FILE,
         sha256=run.model_sha256,
-        model=config["model"]["name"],
-        seed=config["seed"],
+        model=used["model"]["name"],
+        seed=used["seed"],
         version=version,
+        classes=list(used["data"]["classes"] or []),
         data_hash=training["provenance"].get(provenance.DATA_HASH, ""),
     )
 
@@ -150,8 +175,8 @@ def _require_fit(source: Source, model: keras.Model, config: Config, split: Spli
             f"{expected[1][1:]}: {hint}"
         )
     # Classes that are found in the data have an order of their own.
-    is_same = config.data.classes or source.data_hash == fingerprint.dvc_hash(paths.SPLIT)
-    if not is_same:
+    is_same = config.data.classes and source.classes == config.data.classes
+    if not is_same and source.data_hash != fingerprint.dvc_hash(paths.SPLIT):
         raise UserError(f"{run} was trained on other data than {paths.SPLIT} has: {hint}")
 
 

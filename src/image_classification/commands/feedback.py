@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from image_classification.core import paths
-from image_classification.core.command import one_line_errors
+from image_classification.core.command import is_setting, one_line_errors
 from image_classification.core.compose import compose
 from image_classification.core.errors import UserError
 from image_classification.monitoring.candidates import MANIFEST, Candidate, Candidates
@@ -21,8 +21,8 @@ HEAD: tuple[str, ...] = ("ID", "TIME", "SAID TO BE", "ANSWERED", "PROBABILITY", 
 
 def main(arguments: Sequence[str]) -> None:
     """Run the command; words with `=` are settings."""
-    settings = [word for word in arguments if "=" in word]
-    given = parser().parse_args([word for word in arguments if "=" not in word])
+    settings = [word for word in arguments if is_setting(word)]
+    given = parser().parse_args([word for word in arguments if not is_setting(word)])
     with one_line_errors():
         os.chdir(paths.project_root())
         store = Candidates(compose(*settings).data.dataset)

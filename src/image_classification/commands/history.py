@@ -1,5 +1,6 @@
 """Command `image-classification history`: every decision about the champion."""
 
+import argparse
 import os
 from collections.abc import Sequence
 
@@ -10,10 +11,18 @@ from image_classification.promotion import records, words
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command; settings such as `data.name` may follow."""
+    """Run the command."""
+    settings = parser().parse_args(arguments).settings
     with one_line_errors():
         os.chdir(paths.project_root())
-        print(history(compose(*arguments).data.dataset))
+        print(history(compose(*settings).data.dataset))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser("image-classification history", description=__doc__)
+    made.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="such as data.name=…")
+    return made
 
 
 def history(name: str) -> str:

@@ -1,19 +1,28 @@
 """Command `image-classification links`: where MLflow's pages show what the pipeline has made."""
 
+import argparse
 import os
 from collections.abc import Sequence
 
-from image_classification.core import paths, readers
+from image_classification.core import paths
 from image_classification.core.command import one_line_errors
-from image_classification.core.compose import SETTINGS_HINT
+from image_classification.core.compose import compose
 from image_classification.tracking import event_log, mlflow_pages
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command; its argument is what the addresses begin with, if that is known."""
+    """Run the command."""
+    base = parser().parse_args(arguments).base
     with one_line_errors():
         os.chdir(paths.project_root())
-        print("\n".join(links(*arguments[:1])))
+        print("\n".join(links(base)))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    made = argparse.ArgumentParser("image-classification links", description=__doc__)
+    made.add_argument("base", nargs="?", help="what the addresses begin with, such as http://host")
+    return made
 
 
 def links(base: str | None = None) -> list[str]:
@@ -38,8 +47,7 @@ def _last_comparison() -> tuple[str, list[str]]:
     """The experiment, and the keys of the runs compared: none before `compare` has run."""
     file = paths.REPORTS / paths.EVENTS_FILE
     if not file.exists():
-        data = readers.read_mapping(paths.PARAMS, SETTINGS_HINT)["data"]
-        return str(data["name"]), []
+        return compose().data.dataset, []
     first, *events = event_log.read(file)
     notes = " ".join(event["text"] for event in events if event["type"] == "note")
     return first["experiment"], mlflow_pages.compared_in(notes)

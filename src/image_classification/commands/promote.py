@@ -27,7 +27,7 @@ REFUSED = 3  # exit code: the gate did not let it pass
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run the command."""
     with one_line_errors():
-        asked = parser().parse_args(arguments)
+        asked = parser().parse_intermixed_args(arguments)
         os.chdir(paths.project_root())
         require_small_files()
         settings = [word for word in asked.words if "=" in word]

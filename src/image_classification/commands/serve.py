@@ -43,10 +43,15 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run(data_set: str | None, host: str, port: int) -> None:
-    """Load the champion of a data set, that of params.yaml if None, and answer until stopped.
+    """Load a champion and answer until stopped.
+
+    Args:
+        data_set: whose; if None, the only one with a champion, else that of params.yaml.
+        host: to listen at.
+        port: to listen at.
 
     Raises:
-        UserError: there is no champion, it can't be used, or the port can't be had.
+        UserError: there is no champion, it can't be used, or the port can't.
     """
     os.chdir(paths.project_root())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -139,7 +144,11 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         "image-classification serve", description="Answer over HTTP with the champion."
     )
-    made.add_argument("data_set", nargs="?", help="whose champion; that of params.yaml if none")
+    made.add_argument(
+        "data_set",
+        nargs="?",
+        help="whose champion (the only one that has one, else that of params.yaml)",
+    )
     made.add_argument("--host", default=HOST, help=f"address to listen at ({HOST}: this machine)")
     made.add_argument("--port", type=int, default=PORT, help=f"{PORT} if not given; 0: any")
     return made
@@ -149,9 +158,11 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         number = getattr(error, "errno", None)
         cause = os.strerror(number) if number and number > 0 else error
-        raise UserError(f"{host}:{port} can't be had: {cause}: give another --port") from error
+        raise UserError(
+            f"{host}:{port} can't be used: {cause}: give another --port or --host"
+        ) from error
     listening.setblocking(False)
     return listening

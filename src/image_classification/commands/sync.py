@@ -4,6 +4,7 @@ After an outage that is what waits in the outbox, and decisions about the champi
 of the database, or in another clone after `dvc pull`, it is every run whose folder is there.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -19,10 +20,9 @@ from image_classification.tracking.outbox import upload
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Run the command, which takes no words."""
+    """Run the command, which takes no arguments."""
+    argparse.ArgumentParser("image-classification sync", description=__doc__).parse_args(arguments)
     with one_line_errors():
-        if arguments:
-            raise UserError(f"sync takes no arguments, got {' '.join(arguments)}")
         os.chdir(paths.project_root())
         sys.exit(sync())
 

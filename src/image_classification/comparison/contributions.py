@@ -29,16 +29,17 @@ def accuracy(labels: Indices, predicted: Indices) -> Hits:
 def balanced_accuracy(labels: Indices, predicted: Indices) -> NDArray[np.float64]:
     """Contributions to the mean recall over the classes that occur.
 
-    Without one of its m examples, a class loses (hit - recall) / (m - 1) of its recall. Of a single
-    example nothing is known: it has no influence.
+    Without one of its m examples, a class loses (hit - recall) / (m - 1) of its recall. The recall
+    of a class with a single example is 0 without it.
     """
     hits = predicted == labels
     counts = np.bincount(labels)
     recalls = np.bincount(labels, hits) / np.maximum(counts, 1)
-    losses = (hits - recalls[labels]) / np.maximum(counts[labels] - 1, 1)
+    of_several = (hits - recalls[labels]) / np.maximum(counts[labels] - 1, 1)
+    losses = np.where(counts[labels] > 1, of_several, hits)
     occurring = counts > 0
     influences = (len(labels) - 1) * losses / occurring.sum()
-    return np.asarray(recalls[occurring].mean() + influences)
+    return np.asarray(recalls[occurring].mean() + influences - influences.mean())
 
 
 def f1_macro(labels: Indices, predicted: Indices) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ are hits, booleans that exact methods for shares take. All models are tested on 
 with as many runs each. Intervals are at 95 %.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,7 +171,8 @@ def compare(
     interaction three times (Owen, "The pigeonhole bootstrap", 2007) and miss differences.
 
     One run each: of hits McNemar's exact test ("Note on the sampling error of the difference
-    between correlated proportions", 1947), of other contributions Student's t test of the paired
+    between correlated proportions", 1947) and Tango's interval, which holds also where the models
+    differ on few examples, or on none; of other contributions Student's t test of the paired
     examples. This is weaker evidence, since it compares two runs and not the models.
 
     Args:
@@ -212,11 +213,51 @@ def compare(
         p_value = _students_p_value(difference, error, freedom)
         seed_variance = variance * runs
         test = "variance over seeds and examples"
-    margin = float(scipy.stats.t.isf((1 - CONFIDENCE) / 2 / pairs, freedom)) * error
+    level = (1 - CONFIDENCE) / pairs
+    margin = float(scipy.stats.t.isf(level / 2, freedom)) * error
     interval = Interval(difference - margin, difference + margin)
+    if pooled is None and first.dtype == np.bool_:
+        gained, lost = int(np.sum(first > second)), int(np.sum(first < second))
+        interval = tango(gained, lost, examples, level)
     return Difference(
         difference, interval, p_value, probability, test, seed_variance, example_variance
     )
+
+
+def tango(gained: int, lost: int, examples: int, level: float) -> Interval:
+    """The interval of the difference of two paired shares.
+
+    Tango, "Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design" (1998).
+
+    Args:
+        gained: examples that only the first is right on.
+        lost: examples that only the second is right on.
+        examples: all of them.
+        level: the probability that the interval misses the difference.
+    """
+    quantile = float(scipy.stats.norm.isf(level / 2))
+    estimate = (gained - lost) / examples
+
+    def beyond(quantile: float) -> Callable[[float], float]:
+        return lambda difference: _score(gained, lost, examples, difference) - quantile
+
+    low = -1.0 if estimate == -1 else scipy.optimize.brentq(beyond(quantile), -1, estimate)
+    high = 1.0 if estimate == 1 else scipy.optimize.brentq(beyond(-quantile), estimate, 1)
+    return Interval(float(low), float(high))
+
+
+def _score(gained: int, lost: int, examples: int, difference: float) -> float:
+    """Tango's statistic: how far, in standard errors, the shares are from this difference."""
+    distance = gained - lost - examples * difference
+    linear = (2 * examples - gained + lost) * difference - gained - lost
+    constant = -lost * difference * (1 - difference)
+    root = max(0.0, linear**2 - 8 * examples * constant) ** 0.5
+    share = (root - linear) / (4 * examples)  # of those lost, the most likely one
+    variance = examples * (2 * share + difference * (1 - difference))
+    if abs(distance) < 1e-9 * examples:
+        return 0.0
+    return float(distance / max(variance, 1e-12) ** 0.5)
 
 
 def _students_p_value(difference: float, error: float, freedom: float) -> float:

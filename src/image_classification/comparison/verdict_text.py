@@ -102,7 +102,7 @@ def markdown(verdict: Verdict) -> str:
         *([FIX_THE_NUMBER, ""] if advises_more_seeds(verdict) else []),
         *_score_table(verdict),
         "",
-        *_pair_table(verdict),
+        *(_pair_table(verdict) if verdict.pairs else []),
     ]
     return "\n".join(lines) + "\n"
 

@@ -98,6 +98,11 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     sys.exit(max(codes))
 
 
+def is_setting(word: str) -> bool:
+    """Whether a word of a command line is SETTING=VALUE, and no option such as --hours=6."""
+    return "=" in word and not word.startswith("-")
+
+
 def command_line(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
     """What Hydra is given: the settings in one piece, params.yaml's first, then Hydra's flags.
 

@@ -105,7 +105,7 @@ class DataConfig:
             shape = len(self.image_shape) == 3 and sides
             _require(shape, "data.image_shape", "[height, width, channels], each 1 to 65536", self)
             decoded = self.kind == "idx" or self.image_shape[2] in (1, 3)
-            _require(decoded, "data.image_shape", "of 1 or 3 channels", self)
+            _require(decoded, "data.image_shape", "with 1 or 3 channels", self)
         if self.normalise and self.image_shape is not None:
             form = list(self.image_shape) == [28, 28, 1]
             _require(form, "data.image_shape", "[28, 28, 1] with data.normalise", self)
@@ -132,7 +132,7 @@ class BackboneConfig:
     weights: str  # imagenet, pypi:PROJECT/WHEEL#sha256=HASH, or a path
     image_size: int  # height and width that images are resized to
     sha256: str = ""  # of the file of the weights, in hexadecimal
-    trainable: Any = False  # true, false, or how many of its last layers
+    trainable: Any = False  # true, false, or how many of its last layers with weights
     head_epochs: int = 0  # of recipe.epochs, the first ones, in which it is frozen anyway
     fine_tuning_rate: float = 0.1  # times recipe.learning_rate, in the epochs after these
 
@@ -312,7 +312,7 @@ class SearchConfig:
         _require(
             set(self.space) <= set(SEARCHED), "search.space", f"of {', '.join(SEARCHED)}", self
         )
-        _require(bool(self.space), "search.space", "of one setting at least", self)
+        _require(bool(self.space), "search.space", "with one setting at least", self)
 
 
 @dataclass
@@ -339,6 +339,9 @@ class Config:
         seeds = all(0 <= seed < 2**32 for seed in self.seeds)
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self)
         _require(seeds, "seeds", "from 0 to 4294967295", self)
+        for key in ("models", "seeds"):
+            named = getattr(self, key)
+            _require(0 < len(set(named)) == len(named), key, "one or more, each once", self)
         _require("\0" not in self.output_dir, "output_dir", "without NUL", self)
 
 

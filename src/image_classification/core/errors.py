@@ -21,6 +21,11 @@ class PrunedError(Exception):
         self.epochs = epochs
 
 
+def without_login(address: str) -> str:
+    """An address as it may be shown: without a user's name and password."""
+    return re.sub(r"(://)[^/@]*@", r"\1", address)
+
+
 def explain(error: BaseException) -> str | None:
     """One line for an error that the user can fix, None for a fault of this project."""
     if isinstance(error, UserError):

@@ -13,11 +13,15 @@ PART = ".part"  # .gitignore and .dvcignore know it too: a killed stage leaves i
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     """Yield an empty folder whose files move into `folder` when the block succeeds.
 
     An error, a signal or a kill in the block leaves `folder` as it was; one during the move may
     leave some files new and some old, each of them complete.
+
+    Args:
+        folder: made when it is missing.
+        replace: whether to remove the files that were there and are not written anew.
 
     Raises:
         UserError: the folder can't be written, or the disk is full.
@@ -35,6 +39,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             target = folder / path.relative_to(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
+        if replace:
+            for path in folder.iterdir():
+                if path.is_file() and part / path.name not in written:
+                    path.unlink()
         sync_to_disk(folder)
     except OSError as error:
         if error.filename is None or str(part) in str(error.filename):

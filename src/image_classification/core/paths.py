@@ -66,7 +66,7 @@ def stage_folders(models: Iterable[str], seeds: Iterable[int]) -> list[Path]:
 def logged_folders() -> list[Path]:
     """All folders of outputs that hold an event log, each after those that it refers to."""
     by_hand = ("multirun/*", "multirun/*/*", "outputs/*")
-    patterns = [*by_hand, f"{RUNS}/*", f"{EVALUATIONS}/*", str(REPORTS), f"{EXPORTED}/*"]
+    patterns = [f"{RUNS}/*", *by_hand, f"{EVALUATIONS}/*", str(REPORTS), f"{EXPORTED}/*"]
     return [
         path.parent
         for pattern in patterns
@@ -84,7 +84,7 @@ def project_root() -> Path:
     for folder in (here, *here.parents):
         if (folder / PARAMS).is_file() and (folder / CONF / "config.yaml").is_file():
             return folder
-    raise UserError(f"{here} lies in no project: change to the folder that holds {PARAMS}")
+    raise UserError(f"{here} is not in a project: change to the folder that holds {PARAMS}")
 
 
 def home() -> Path:

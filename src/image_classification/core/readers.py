@@ -68,7 +68,7 @@ def read_training(path: Path, hint: str) -> dict[str, Any]:
     training = read_numbers(path, ("parameters", "epochs", "fit_seconds"), hint)
     for key in ("run", "model_sha256"):
         if not isinstance(training.get(key), str):
-            raise UserError(f"{path}: {key} must be a text: {hint}")
+            raise UserError(f"{path}: {key} must be a string: {hint}")
     if not isinstance(training.get("provenance"), dict):
         raise UserError(f"{path}: provenance must be a mapping: {hint}")
     return training
@@ -132,7 +132,7 @@ def _require_plain(value: object) -> None:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise ValueError(f"the key {key!r:.50} must be a text")
+                raise ValueError(f"the key {key!r:.50} must be a string")
             _require_plain(key)
     elif isinstance(value, str):
         value.encode()  # refuses half a surrogate pair

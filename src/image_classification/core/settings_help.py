@@ -10,14 +10,22 @@ from image_classification.core.errors import UserError
 _RUN = ("model", "seed", "hydra.run.dir")
 _SPLIT = tuple(
     f"data.{name}"
-    for name in ("name", "classes", "image_shape", "validation_examples", "split_seed", "files")
+    for name in (
+        *("name", "path", "table", "classes", "image_shape", "resize", "bad_files"),
+        *("validation_examples", "validation_share", "test_share", "stratify"),
+        *("split_seed", "files"),
+    )
 )
+_OF_SEED = ("data.split_per_seed", "data.folds")
 SETTINGS = {  # by stage; one that ends in a dot stands for all of its group
-    "download": ("data.name", "data.files", "data.mirrors"),
+    "download": ("data.name", "data.path", "data.files", "data.mirrors"),
     "split": _SPLIT,
-    "train": (*_RUN, "recipe.", "augmentation.", "model.", *_SPLIT, "data.split_per_seed"),
-    "evaluate": (*_RUN, *_SPLIT, "data.split_per_seed"),
-    "compare": ("models", "seeds", "recipe.name", *_SPLIT, "data.published", "promotion."),
+    "train": (*_RUN, "recipe.", "augmentation.", "model.", *_SPLIT, *_OF_SEED),
+    "evaluate": (*_RUN, *_SPLIT, *_OF_SEED),
+    "compare": (
+        *("models", "seeds", "compare.metric", "recipe.name"),
+        *(*_SPLIT, "data.published", "promotion."),
+    ),
 }
 WIDEST = 24  # characters of a value that are shown
 FLAGS = "--cfg job: all values; -m: a sweep (model=nn,cnn); --hydra-help: Hydra's other flags"

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import psutil
@@ -44,7 +45,8 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
     _received.append(signal_number)
     children = psutil.Process().children() if _are_done else []
     for child in children:
-        child.send_signal(signal.SIGTERM)
+        with suppress(psutil.NoSuchProcess):
+            child.send_signal(signal.SIGTERM)
     if _are_done and children:  # the jobs of a cluster are none, and go on
         latest = time.monotonic() + CHILDREN_SECONDS
         while not _are_done() and time.monotonic() < latest:

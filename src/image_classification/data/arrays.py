@@ -145,7 +145,7 @@ def save_split(folder: Path, parts: dict[str, Examples], origin: dict[str, objec
     Raises:
         UserError: the folder can't be written, or the disk is full.
     """
-    with atomic_folder(folder) as fresh:
+    with atomic_folder(folder, replace=True) as fresh:
         for part, examples in parts.items():
             np.save(fresh / f"{part}_images.npy", examples.images, allow_pickle=False)
             np.save(fresh / f"{part}_labels.npy", examples.labels, allow_pickle=False)

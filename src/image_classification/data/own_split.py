@@ -98,7 +98,14 @@ def plan(images: Inventory, data: DataConfig) -> tuple[Plan, Issues]:
             "there must be 2 or more"
         )
     drawn = _draw(free, labels, together, rows, classes, images, data)
-    parts = {**{part: drawn.get(part, rows[part]) for part in PARTS}, "unlabelled": unlabelled}
+    parts = {part: drawn.get(part, rows[part]) for part in PARTS}
+    for part, chosen in parts.items():
+        if not len(chosen):
+            raise UserError(
+                f"data.path: no images are left for {part}: a group, like images with the same "
+                f"pixels, stays together: give more or smaller groups, or name the parts"
+            )
+    parts["unlabelled"] = unlabelled
     return Plan(classes, labels, together, list(images.names), parts), issues
 
 
@@ -113,15 +120,18 @@ def _labels(
     issues: Issues = []
     for name, label in zip(images.names, images.labels, strict=True):
         if data.classes and label is not None and label not in data.classes:
-            issues.append((name, f"label {label!r:.80} is no class of data.classes"))
+            issues.append((name, f"label {label!r:.80} is not a class of data.classes"))
     numbers = {name: number for number, name in enumerate(classes)}
     all_given = {"train", "validation", "test"} <= set(images.parts)
-    few = [name for name in classes if found[name] < (1 if all_given else FEWEST)]
+    fewest = 1 if all_given else FEWEST
+    few = [name for name in classes if found[name] < fewest]
     if few and not data.classes:
         classes = [name for name in classes if name not in few]
         numbers = {name: number for number, name in enumerate(classes)}
     for name in few:
-        issues.append((name, f"class with {found[name]} good images, at least {FEWEST} are needed"))
+        issues.append(
+            (name, f"good images of this class: {found[name]}, needed: at least {fewest}")
+        )
     labels = [
         numbers.get(label, -1) if good and label and label not in few else -1
         for label, good in zip(images.labels, kept, strict=True)
@@ -132,7 +142,8 @@ def _labels(
 def _natural(name: str) -> list[Any]:
     """10 after 9."""
     return [
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", name)
     ]
 
 
@@ -182,7 +193,7 @@ def _draw(
         drawn = {}
         for part, size in sizes.items():
             free, drawn[part] = train_test_split(
-                free, test_size=round(size), random_state=data.split_seed
+                free, test_size=max(1, round(size)), random_state=data.split_seed
             )
         return {**drawn, "train": free}
     counts = np.bincount(labels[free], minlength=len(classes))

@@ -181,5 +181,5 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
     lines = [f"warning: {doubt}" for doubt in doubts(found)]
     if found["ignored"]:
         kinds = ", ".join(f"{kind} {count}" for kind, count in found["ignored"].items())
-        lines.append(f"left out, no images by their names: {kinds}")
+        lines.append(f"left out, not image files by their suffix: {kinds}")
     return lines

@@ -73,6 +73,8 @@ def _numbers(examples: Examples) -> Indices:
 
 
 def _units(split: Split) -> Indices:
+    if not split.is_own():  # `units` would number each part from 0
+        return np.arange(len(split.train.labels) + len(split.validation.labels))
     return np.concatenate([split.units("train"), split.units("validation")])
 
 

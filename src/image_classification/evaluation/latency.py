@@ -12,8 +12,24 @@ from numpy.typing import NDArray
 
 from image_classification.core.backend import backend
 
+BATCHES = (1, 256)  # sizes that are timed
 SECONDS = 0.5  # the least total time of the calls
 FEWEST_CALLS = 5
+
+
+def latencies(model: keras.Model, images: NDArray[np.uint8]) -> dict[str, float]:
+    """The time per image in batches of each size: `microseconds_batch_1` and so on.
+
+    Args:
+        model: as for `inference_microseconds`.
+        images: uint8 (n, height, width, channels); repeated where a batch is larger.
+    """
+    return {
+        f"microseconds_batch_{size}": inference_microseconds(
+            model, np.resize(np.asarray(images[:size]), (size, *images.shape[1:]))
+        )
+        for size in BATCHES
+    }
 
 
 def inference_microseconds(model: keras.Model, images: NDArray[np.uint8]) -> float:

@@ -1,6 +1,5 @@
 """Many images decoded into one file, by as many processes as there are processors."""
 
-import ctypes
 import hashlib
 import multiprocessing
 import os
@@ -8,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from image_classification.core.errors import UserError
+from image_classification.core.signals import end_with_parent
 from image_classification.formats.decode import DecodeError, Found, decode, inspect
 from image_classification.formats.records import Record
 
 CHUNK = 64  # images that a process is given at once
 EDGE = 0.37  # levels of grey; a mean of few pixels is not so far from another's but for rounding
 MANY = 2000  # images, from which on progress is shown
-PR_SET_PDEATHSIG = 1  # of Linux' prctl
 Shape = tuple[int, int, int]
 
 
@@ -75,21 +76,26 @@ def _mapped(
                 progress.update(len(chunk))
             return
         context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(_processors(), context, initializer=_end_with_parent) as pool:
-            for results in pool.map(function, chunks):
-                yield from results
-                progress.update(len(results))
+        try:
+            with ProcessPoolExecutor(_processors(), context, initializer=_begin) as pool:
+                for results in pool.map(function, chunks):
+                    yield from results
+                    progress.update(len(results))
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that decodes images was killed, perhaps for lack of memory: repeat the "
+                "command"
+            ) from error
 
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _end_with_parent() -> None:
+def _begin() -> None:
     """Leave Ctrl-C to the parent, and end when it dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
 
 
 def _inspect_chunk(chunk: Sequence[tuple[int, Record]]) -> list[Found | str]:

@@ -35,7 +35,7 @@ def read(data: DataConfig) -> Reading:
     for path, part in [*files, *([(folder / test, "test")] if (folder / test).is_file() else [])]:
         raw = np.fromfile(path, np.uint8)
         if not len(raw) or len(raw) % (labels + PIXELS):
-            raise UserError(f"{path}: {len(raw)} bytes are no whole number of images: fix it")
+            raise UserError(f"{path}: {len(raw)} bytes are not a whole number of images: fix it")
         rows = raw.reshape(-1, labels + PIXELS)
         images = rows[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         for index, (label, image) in enumerate(zip(rows[:, labels - 1], images, strict=True)):

@@ -39,6 +39,7 @@ def inspect(source: Path | IO[bytes] | NDArray[Any]) -> Found:
         DecodeError: it has none, or promises more pixels than Pillow takes to be safe.
     """
     if isinstance(source, np.ndarray):
+        _require_image(source)
         grey = source.ndim == 2 or source.shape[2] == 1
         return Found(source.shape[1], source.shape[0], "L" if grey else "RGB")
     with _opened(source) as image:
@@ -164,14 +165,20 @@ def _plain(image: Image.Image) -> Image.Image:
     return image
 
 
-def _of_array(array: NDArray[Any]) -> Image.Image:
+def _require_image(array: NDArray[Any]) -> None:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise DecodeError(f"an array of shape {array.shape} is no image")
+        raise DecodeError(f"an array of shape {array.shape} is not an image")
+    if array.dtype.kind not in "buif":
+        raise DecodeError(f"an array of type {array.dtype} is not an image")
+
+
+def _of_array(array: NDArray[Any]) -> Image.Image:
+    _require_image(array)
     if array.dtype != np.uint8:
         if not np.isfinite(array).all():
-            raise DecodeError("has a pixel that is no number")
+            raise DecodeError("has a pixel that is not a number")
         if array.min(initial=0) < 0 or array.max(initial=0) > 255 or (array != array.round()).any():
-            raise DecodeError("has a pixel that is no whole number from 0 to 255")
+            raise DecodeError("has a pixel that is not a whole number from 0 to 255")
     return Image.fromarray(
         np.squeeze(array.astype(np.uint8), 2) if array.shape[2:] == (1,) else array.astype(np.uint8)
     )

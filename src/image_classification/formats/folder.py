@@ -27,7 +27,7 @@ def read(data: DataConfig) -> Reading:
         if file.suffix.lower() not in SUFFIXES:
             ignored[file.suffix.lower() or "no suffix"] += 1
         elif len(file.parts) < depth + 2:
-            problems.append(Problem(str(file), "lies in no folder of a class"))
+            problems.append(Problem(str(file), "is not in a class folder"))
         else:
             part = parts[file.parts[0]] if has_parts else None
             records.append(Record(str(file), file.parts[depth], root / file, part))

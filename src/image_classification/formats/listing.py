@@ -63,6 +63,8 @@ def write_listing(data: DataConfig, target: Path) -> int:
                 writer.writerow([name, path.stat().st_size, sha256(path)])
             except OSError as error:
                 raise UserError(f"{path} can't be read: {error.strerror}: fix it") from error
+            except UnicodeEncodeError as error:
+                raise UserError(f"{str(path)!a}: its name is not UTF-8: rename it") from error
     return len(files)
 
 

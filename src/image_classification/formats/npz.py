@@ -24,7 +24,7 @@ def read(data: DataConfig) -> Reading:
     """
     path = Path(data.path)
     if not path.is_file():
-        raise UserError(f"data.path: {path} is no file: set it to the .npz")
+        raise UserError(f"data.path: {path} is not a file: set it to the .npz")
     records: list[Record] = []
     try:
         with np.load(path, allow_pickle=False) as archive:

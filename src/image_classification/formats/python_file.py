@@ -25,7 +25,7 @@ def read(data: DataConfig) -> Reading:
     """
     file = Path(data.path)
     if file.suffix != ".py" or not file.is_file():
-        raise UserError(f"data.path: {file} is no Python file")
+        raise UserError(f"data.path: {file} is not a Python file")
     try:
         images = runpy.run_path(str(file)).get(CLASS)
         if images is None:

@@ -43,7 +43,7 @@ class Problem(NamedTuple):
 class Reading:
     """A data set as it was found.
 
-    ignored: by suffix, the number of files that are no images by their names.
+    ignored: by suffix, the number of files whose suffix is not an image's.
     """
 
     records: Sequence[Record]

@@ -122,7 +122,7 @@ def _rows(table: Path, labelled: bool = True) -> Iterator[Row]:
                     if line.strip():
                         row = json.loads(line)
                         if not isinstance(row, dict):
-                            raise ValueError(f"line {number} is no JSON object")
+                            raise ValueError(f"line {number} is not a JSON object")
                         yield number, row
     except (ValueError, csv.Error, RecursionError) as error:
         cause = " ".join(str(error).split())[:200]

@@ -35,7 +35,7 @@ def wiring(config: ModelConfig, before: list[str]) -> Wiring:
         for one in names:
             if one not in earlier:
                 raise UserError(
-                    f"{place}.inputs: {one} is no earlier layer; there are {', '.join(earlier)}"
+                    f"{place}.inputs: {one} is not an earlier layer; there are {', '.join(earlier)}"
                 )
         found[name] = names
         earlier.append(name)

@@ -38,7 +38,7 @@ def load(path: Path, sha256: str) -> keras.Model:
     """
     hint = f"train it again: `dvc repro --force --single-item train@{path.parent.name}`"
     if path.suffix != ".keras" or not path.is_file():
-        raise UserError(f"{path} is no model in the format .keras: {hint}")
+        raise UserError(f"{path} is not a model in the format .keras: {hint}")
     try:
         found = files.sha256(path)
         if found != sha256:

@@ -25,7 +25,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     """
     with path.open("rb") as stream:
         if (_plain(stream), _plain(stream)) != (MAGIC, PROTOCOL):
-            raise ValueError("it is no file of PyTorch's older format")
+            raise ValueError("it is not a file of PyTorch's older format")
         _plain(stream)
         tensors = _Tensors(stream, path.stat().st_size)
         found = tensors.load()
@@ -46,7 +46,7 @@ class _Plain(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Refuse every class and function; the unpickler calls this."""
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no tensor")
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is not a tensor")
 
 
 class _Tensors(_Plain):
@@ -71,7 +71,7 @@ class _Tensors(_Plain):
         """The array that is meant, still without its numbers; the unpickler calls this."""
         kind, dtype, key, _, length, view = pid
         if kind != "storage" or dtype not in TYPES.values() or view is not None:
-            raise pickle.UnpicklingError("it refers to something that is no array")
+            raise pickle.UnpicklingError("it refers to something that is not an array")
         if key not in self.stored:
             self._left -= length * np.dtype(dtype).itemsize
             if length < 0 or self._left < 0:

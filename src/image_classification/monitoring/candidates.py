@@ -86,14 +86,19 @@ class Candidates:
         """
         with answers.correction(answer_id) as answer:
             if label not in answer.classes:
-                raise FeedbackError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{label!r:.50} is no class")
+                raise FeedbackError(
+                    HTTPStatus.UNPROCESSABLE_ENTITY, f"{label!r:.50} is not a class"
+                )
             contents = _png(answer.image)
             candidate = _candidate(answer_id, answer, label)
             with self._locked():
                 self._require_room(len(contents))
-                self.pending.mkdir(parents=True, exist_ok=True)
-                _write(self.pending / candidate.path, contents)
-                _append(self.pending / MANIFEST, candidate)
+                try:
+                    self.pending.mkdir(parents=True, exist_ok=True)
+                    _write(self.pending / candidate.path, contents)
+                    _append(self.pending / MANIFEST, candidate)
+                except OSError as error:
+                    raise UserError(f"{self.pending} can't be written: {error.strerror}") from error
         return candidate
 
     def waiting(self) -> list[Candidate]:
@@ -121,7 +126,7 @@ class Candidates:
             names = {candidate.path for candidate in chosen}
             kept = [candidate for candidate in known if candidate.path not in names]
             _write(self.accepted / MANIFEST, _lines([*kept, *chosen]))
-            self._remove(chosen, rest)
+            self._keep(rest)
         return chosen
 
     def discard(self, ids: Sequence[str]) -> list[Candidate]:
@@ -132,7 +137,7 @@ class Candidates:
         """
         with self._locked():
             chosen, rest = _chosen(self.waiting(), ids)
-            self._remove(chosen, rest)
+            self._keep(rest)
         return chosen
 
     def _locked(self) -> Any:
@@ -146,11 +151,13 @@ class Candidates:
             advice = f"`image-classification feedback discard {candidate.id}`"
             raise UserError(f"{path} is missing: run {advice}") from error
 
-    def _remove(self, chosen: Iterable[Candidate], rest: list[Candidate]) -> None:
+    def _keep(self, rest: list[Candidate]) -> None:
         if rest or self.pending.exists():
             _write(self.pending / MANIFEST, _lines(rest))
-        for candidate in chosen:
-            (self.pending / candidate.path).unlink(missing_ok=True)
+        names = {candidate.path for candidate in rest}
+        for path in self.pending.glob("*.png"):  # also what a kill left without its line
+            if path.name not in names:
+                path.unlink()
 
     def _require_room(self, size: int) -> None:
         found = [path.stat().st_size for path in self.pending.glob("*.png")]
@@ -201,8 +208,8 @@ def _chosen(
     for prefix in ids:
         found = [candidate.id for candidate in waiting if candidate.id.startswith(prefix)]
         if len(found) != 1:
-            several = f"begins {len(found)} candidates: give more of it" if found else ""
-            hint = several or "is no candidate: see `image-classification feedback list`"
+            several = f"matches {len(found)} candidates: give more characters" if found else ""
+            hint = several or "is not a candidate: see `image-classification feedback list`"
             raise UserError(f"{prefix!r:.50} {hint}")
         names.update(found)
     chosen = [candidate for candidate in waiting if candidate.id in names or not ids]

@@ -147,7 +147,7 @@ def _line(shift: Shift, classes: Sequence[str]) -> str:
     what, less, more = WORDS[shift.name]
     same = abs(shift.now - shift.usual) < 5e-4
     direction = "differently spread" if same else more if shift.now > shift.usual else less
-    medians = f"half are below {shift.now:.3f}, of validation below {shift.usual:.3f}"
+    medians = f"median {shift.now:.3f}, in validation {shift.usual:.3f}"
     return f"{what}: {direction}: {medians} ({sure})"
 
 

@@ -43,7 +43,8 @@ def compared() -> list[Candidate]:
         raise UserError(f"{path} is missing: run `dvc repro`") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path} is no leaderboard ({str(error)[:100]}): run `dvc repro --force compare`"
+            f"{path} is not a leaderboard ({str(error)[:100]}): run `dvc repro --force "
+            "--single-item compare`"
         ) from error
     return found
 

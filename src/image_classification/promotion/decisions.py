@@ -43,12 +43,10 @@ class Outcome:
     decision: of records.Record; or STANDS: it is champion already; REPEATED: the very same was
         refused before; UNMEASURED: the champion has to be measured on other examples first.
     record: that was made; None for STANDS and UNMEASURED, the earlier one for REPEATED.
-    note: what else is to be said, if anything.
     """
 
     decision: str
     record: Record | None
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,7 @@ def _judge(
         },
         validation=_validation(side, common if compared else None, known),
     )
-    return Outcome(record.decision, record, common.note if common else "")
+    return Outcome(record.decision, record)
 
 
 def _reason(decision: Decision, common: Common | None) -> str:

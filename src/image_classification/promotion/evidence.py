@@ -147,7 +147,7 @@ def weights_sha256(path: Path, hint: str) -> str:
             while part := stream.read(2**20):
                 digest.update(part)
     except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is no model of Keras' ({error}): {hint}") from error
+        raise UserError(f"{path} is not a Keras model ({error}): {hint}") from error
     return digest.hexdigest()
 
 

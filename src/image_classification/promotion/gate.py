@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from image_classification.comparison.verdict import SIGNIFICANCE
 from image_classification.core.config import PromotionConfig
 from image_classification.promotion.paired import Paired
 
-SIGNIFICANCE = 0.05  # an adjusted p-value below it counts as significant
 TIMES = ("microseconds_batch_1", "microseconds_batch_256")
 
 
@@ -58,8 +58,8 @@ def decide(evidence: Evidence, settings: PromotionConfig) -> Decision:
     if 100 * paired.low <= settings.margin:
         return Decision(
             False,
-            f"it may be worse by {-100 * paired.low:.2f} points, and the margin is "
-            f"{settings.margin:g}",
+            f"the difference may be as low as {100 * paired.low:+.2f} points, and promotion.margin "
+            f"asks for more than {settings.margin:+g}",
         )
     if not grounds:
         return Decision(

@@ -2,18 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from image_classification.core.errors import UserError
 from image_classification.core.files import sha256
-from image_classification.evaluation.latency import inference_microseconds
+from image_classification.evaluation.latency import latencies
 from image_classification.models import saved
 from image_classification.models.prediction import predict
 from image_classification.promotion import evidence
 from image_classification.promotion.evidence import Held, Side
 from image_classification.promotion.records import Judged
-
-BATCHES = (1, 256)  # sizes of the batches whose inference is timed, as by `evaluate`
 
 
 def measure(judged: Judged, path: Path, held: Held) -> Side:
@@ -32,12 +28,7 @@ def measure(judged: Judged, path: Path, held: Held) -> Side:
     if taken != tuple(images.shape[1:]) or given != len(held.classes):
         raise UserError(f"{judged.run} takes other images or classes: {hint}")
     probabilities = predict(model, images)
-    times = {
-        f"microseconds_batch_{size}": inference_microseconds(
-            model, np.resize(np.asarray(images[:size]), (size, *images.shape[1:]))
-        )
-        for size in BATCHES
-    }
     costs = {"parameters": model.count_params(), "model_bytes": path.stat().st_size}
+    times = latencies(model, images)
     numbers = {**evidence.of_probabilities(held, probabilities), **costs, **times}
     return Side(judged, held, probabilities.argmax(axis=1), numbers)

@@ -11,7 +11,7 @@ from image_classification.promotion.records import Judged, Record
 def outcome(found: Outcome, name: str) -> str:
     """What came of a question about a candidate, in one line."""
     if found.decision == STANDS:
-        return f"{name} is champion already"
+        return f"{name} is already champion"
     if found.decision == UNMEASURED:
         return f"{name}: the champion was judged on other validation examples, and is measured now"
     assert found.record is not None
@@ -49,8 +49,9 @@ def history(known: Sequence[Record]) -> str:
     if judged:
         last = judged[-1]
         lines.append(
-            f"The validation examples {str(last.judged_sha256)[:12]} ({last.judged:,}) have judged "
-            f"{_times(last.times)}: the more often, the likelier one of them passed by luck."
+            f"The validation examples {str(last.judged_sha256)[:12]} ({last.judged:,}) were used "
+            f"to judge {_times(last.times)}; the more they judge, the likelier it is that one "
+            "passed by luck."
         )
     return "\n".join(lines)
 

@@ -135,7 +135,7 @@ class DataSheet:
             facts += [
                 ("test images that look like a training image", f"{near:,}" if near else "none"),
                 ("bad files left out", f"{bad:,}" if bad else "none"),
-                ("files that are no images by their names", _counted(found["ignored"])),
+                ("files whose suffix is not an image's", _counted(found["ignored"])),
             ]
         return facts
 

@@ -1,7 +1,6 @@
 """The study, which all trials of a search share: on disk, or in a database."""
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification.core import paths
 from image_classification.core.config import SearchConfig
-from image_classification.core.errors import UserError
+from image_classification.core.errors import UserError, without_login
 
 NUMBER = "number"  # the attribute that holds the `trial` of the configuration
 SETTINGS = "settings"  # the attribute that holds what all trials of the study share
@@ -92,7 +91,7 @@ def _storage(place: str) -> Iterator[BaseStorage]:
         *(OSError, ImportError, ValueError),  # ValueError: a damaged journal
         *(SQLAlchemyError, optuna.exceptions.StorageInternalError),
     ) as error:
-        shown = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", place)  # a password is for nobody to see
+        shown = without_login(place)
         raise UserError(f"search.storage: {shown} can't be used: {error}") from error
 
 

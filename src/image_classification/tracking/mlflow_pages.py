@@ -12,6 +12,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from image_classification.core.errors import without_login
 from image_classification.tracking import mlflow_store, mlflow_view
 from image_classification.tracking.mlflow_tags import RUN_KEY
 
@@ -80,7 +81,7 @@ def find(experiment: str, keys: Iterable[str], base: str | None = None) -> Pages
         UnreachableError: the store can't be used.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    base = base or (uri if uri.startswith("http") else SERVED)
+    base = base or (without_login(uri) if uri.startswith("http") else SERVED)
     experiment_id = mlflow_store.connect(experiment)
     client, run_ids = mlflow.MlflowClient(), {}
     try:

@@ -18,6 +18,7 @@ from image_classification.tracking.mlflow_tags import RUN_KEY
 from image_classification.tracking.outbox import NOT_UPLOADED
 
 ALIAS = "champion"
+PREFIX = "promotion."  # of the tags
 HEADING = "\n\n## Promotion\n\n"  # begins the end of a version's description
 
 
@@ -34,7 +35,7 @@ def tell(
     Args:
         name: of the registered model, and of the experiment.
         champion: the key of its run; None if there is none.
-        tags: of the version of each run, by key.
+        tags: of the version of each run, by key; their names begin with `PREFIX`.
         texts: Markdown, the end of the description of each version, by the run's key.
 
     Returns:
@@ -81,7 +82,7 @@ def key_of(name: str, version: int) -> str:
         return str(client.get_run(str(run_id)).data.tags[RUN_KEY])
     except (MlflowException, SQLAlchemyError, KeyError, OverflowError) as error:
         raise UserError(
-            f"{version}: {mlflow.get_tracking_uri()} has no such version of {name} "
+            f"{version}: {mlflow_store.shown()} has no such version of {name} "
             f"({mlflow_store.cause_of(error)})"
         ) from error
 
@@ -95,7 +96,7 @@ def download(name: str, key: str, folder: Path) -> Path:
     try:
         version = _by_key(name, [key]).get(key)
         if version is None:
-            raise UserError(f"{mlflow.get_tracking_uri()} has no version of the run {key}")
+            raise UserError(f"{mlflow_store.shown()} has no version of the run {key}")
         source = f"models:/{name}/{version.version}"
         found = mlflow.artifacts.download_artifacts(source, dst_path=str(folder))
         return next(Path(found).rglob(paths.MODEL_FILE))
@@ -125,6 +126,9 @@ def _by_key(name: str, keys: Iterable[str]) -> dict[str, Any]:
 
 def _describe(version: Any, tags: Mapping[str, str], text: str) -> None:
     client = mlflow.MlflowClient()
+    for tag in version.tags.keys() - tags:
+        if tag.startswith(PREFIX):  # of an earlier decision
+            client.delete_model_version_tag(version.name, version.version, tag)
     for tag, value in tags.items():
         if version.tags.get(tag) != value:
             client.set_model_version_tag(version.name, version.version, tag, value)

@@ -97,7 +97,7 @@ class MlflowRun:
         for model in self.models(run_id):
             if model.status == LoggedModelStatus.READY:
                 return str(model.model_id)
-        raise UserError(f"run {run_id} in {mlflow.get_tracking_uri()} holds no model")
+        raise UserError(f"run {run_id} in {mlflow_store.shown()} holds no model")
 
 
 def open_run(event: Event, folder: Path) -> MlflowRun:
@@ -109,8 +109,10 @@ def open_run(event: Event, folder: Path) -> MlflowRun:
     experiment_id = mlflow_store.connect(event["experiment"])
     client = mlflow.MlflowClient()
     with mlflow_store.store_lock():
-        begins = "start" in event
-        run = (_find_or_make if begins else _find_for)(client, experiment_id, event)
+        if "start" in event:
+            run = _find_or_make(client, experiment_id, event)
+        else:
+            run = _find(client, experiment_id, event["key"])
     # The run of `mlflow run` may be in another experiment.
     info = run.info
     is_deleted = info.lifecycle_stage == "deleted"
@@ -120,12 +122,8 @@ def open_run(event: Event, folder: Path) -> MlflowRun:
 def _find(client: mlflow.MlflowClient, experiment_id: str, key: str) -> Run:
     found = mlflow_pages.find_run(client, experiment_id, key)
     if found is None:
-        raise UserError(f"{mlflow.get_tracking_uri()} does not hold the run {key}")
+        raise UserError(f"{mlflow_store.shown()} does not hold the run {key}")
     return found
-
-
-def _find_for(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> Run:
-    return _find(client, experiment_id, event["key"])
 
 
 def _find_or_make(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> Run:

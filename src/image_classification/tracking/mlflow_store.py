@@ -25,14 +25,14 @@ from mlflow.tracking.context.registry import resolve_tags
 from sqlalchemy.exc import SQLAlchemyError
 
 from image_classification.core import paths
-from image_classification.core.errors import UserError
+from image_classification.core.errors import UserError, without_login
 from image_classification.core.locks import locked
 from image_classification.tracking import mlflow_tags, mlflow_view
 
 ARTIFACTS = "mlartifacts"  # the folder beside the database that holds the runs' files
 LEFT_BEHIND = r"\.[0-9a-f]{32}(-journal|-wal|-shm)?"  # ends what a kill leaves of a new database
 
-mlflow.store.db.utils.MAX_RETRY_COUNT = 1  # for the reason above
+mlflow.store.db.utils.MAX_RETRY_COUNT = 1  # as tracking/__init__.py says
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -82,8 +82,13 @@ def connect(experiment: str) -> str:
         cause = cause_of(error)
         if "failed with exception" in cause:  # MLflow's words for a server that is not there
             cause = "it does not answer"
-        raise UnreachableError(f"the tracking store {uri} can't be used: {cause}") from error
+        raise UnreachableError(f"the tracking store {shown()} can't be used: {cause}") from error
     return experiment_id
+
+
+def shown() -> str:
+    """The address of the tracking store, for messages."""
+    return without_login(mlflow.get_tracking_uri())
 
 
 def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None) -> str:
@@ -96,6 +101,11 @@ def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    if found.lifecycle_stage == "deleted":
+        raise UnreachableError(
+            f"the experiment {name} was deleted in MLflow: MLFLOW_TRACKING_URI={shown()} mlflow "
+            f"experiments restore --experiment-id {found.experiment_id}"
+        )
     for tag, value in mlflow_view.EXPERIMENT_TAGS.items():
         if tag not in found.tags:  # the experiment was made by something else, such as `mlflow run`
             client.set_experiment_tag(found.experiment_id, tag, value)

@@ -88,7 +88,9 @@ def _keep(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     """Remove a folder that has been uploaded, if it waited in the outbox."""
     if folder.parent == _outbox():
-        shutil.rmtree(folder.rename(_outbox() / "uploaded"), ignore_errors=True)
+        uploaded = _outbox() / "uploaded"
+        shutil.rmtree(uploaded, ignore_errors=True)  # what a kill left
+        shutil.rmtree(folder.rename(uploaded), ignore_errors=True)
 
 
 @contextmanager

@@ -67,10 +67,13 @@ class SweepParent(Callback):
         self._announcement = sweep.announcement(run.events[0], jobs)
 
         def end() -> None:
-            if (folder / paths.SEARCH_PICTURES).is_dir():
-                run.log("artifacts", path="search", inside=paths.SEARCH_PICTURES)
-            if not run.end(self._status):
-                outbox.upload(folder)
+            try:
+                if (folder / paths.SEARCH_PICTURES).is_dir():
+                    run.log("artifacts", path="search", inside=paths.SEARCH_PICTURES)
+                if not run.end(self._status):
+                    outbox.upload(folder)
+            except UserError as error:  # of the disk; nobody above would catch it
+                print(f"error: {error}", file=sys.stderr)
 
         atexit.register(end)  # Hydra does not call on_multirun_end after a failure
 
@@ -92,7 +95,8 @@ class SweepParent(Callback):
         if self._announcement is not None and not sweep.is_one_process(config):
             from image_classification.tracking import outbox
 
-            code = outbox.upload()  # what jobs in other processes could not
+            with one_line_errors():
+                code = outbox.upload()  # what jobs in other processes could not
             if code:
                 sys.exit(code)
 

@@ -79,7 +79,10 @@ class Uploader:
             mlflow_store.OUTAGES: as `log`; or the event log is damaged.
         """
         digest = event_log.digest(self._folder)
-        first, *others = event_log.read(self._folder / paths.EVENTS_FILE)
+        events = event_log.read(self._folder / paths.EVENTS_FILE)
+        if not events:  # it was killed as it began
+            return
+        first, *others = events
         self.log([first])
         if self.is_deleted:
             return

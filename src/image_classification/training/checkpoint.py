@@ -3,6 +3,7 @@
 The stage `train` saves one after each epoch (`save_and_log`).
 """
 
+import hashlib
 import json
 import shutil
 import sys
@@ -52,11 +53,12 @@ def save(folder: Path, state: State, stamp: Mapping[str, str]) -> None:
         np.savez(part / "variables.npz", *state.variables)
         described = {
             "stamp": dict(stamp),
-            "sha256": sha256(part / "variables.npz"),
+            "variables": sha256(part / "variables.npz"),
             "rows": state.rows,
             "types": [value.dtype.name for value in state.variables],
         }
-        (part / "state.json").write_text(json.dumps(described))
+        content = {**described, "sha256": _hash_of(described)}
+        (part / "state.json").write_text(json.dumps(content))
         for path in (part / "variables.npz", part / "state.json", part):
             sync_to_disk(path)
         before = list(folder.glob("epoch-*"))
@@ -95,15 +97,20 @@ def load(folder: Path, stamp: Mapping[str, str]) -> State | None:
 
 def _read(path: Path, stamp: Mapping[str, str]) -> State:
     described = json.loads((path / "state.json").read_text())
+    expected = described.pop("sha256")
     if described["stamp"] != stamp:
         raise ValueError(f"it was made by {described['stamp']}, not {dict(stamp)}")
-    if sha256(path / "variables.npz") != described["sha256"]:
+    if _hash_of(described) != expected or sha256(path / "variables.npz") != described["variables"]:
         raise ValueError("its SHA-256 is not the one that was written")
     with np.load(path / "variables.npz", allow_pickle=False) as arrays:
         variables = [
             _typed(arrays[f"arr_{index}"], name) for index, name in enumerate(described["types"])
         ]
     return State(described["rows"], variables)
+
+
+def _hash_of(described: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _typed(value: NDArray[Any], name: str) -> NDArray[Any]:

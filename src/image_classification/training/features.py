@@ -53,9 +53,7 @@ def _read(path: Path) -> NDArray[Any] | None:
         with np.load(path, allow_pickle=False) as arrays:  # an archive checks what it holds
             found: NDArray[Any] = arrays["features"]
             return found
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damaged: made anew
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing or damaged
         return None
 
 

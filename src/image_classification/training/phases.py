@@ -80,7 +80,9 @@ def fit_in_phases(
     elif frozen_epochs:
         first = replace(recipe, epochs=frozen_epochs)
         if augmented:
-            print("augmentation: the features are computed in every epoch", flush=True)
+            print(
+                "because of the augmentation, the features are computed in every epoch", flush=True
+            )
             with _frozen(model):
                 rows = one_phase(model, first, rows, **images)
         else:

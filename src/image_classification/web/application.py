@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import repeat
 from typing import Any
 from urllib.parse import parse_qsl
@@ -21,7 +20,7 @@ from image_classification.monitoring.candidates import Candidates
 from image_classification.web import answers, bodies, limits, openapi, page
 from image_classification.web.answers import Answer
 from image_classification.web.metrics import CONTENT_TYPE, Metrics
-from image_classification.web.models import Served
+from image_classification.web.models import Models, Served
 from image_classification.web.predictor import RETRY, Predictor
 from image_classification.web.refused import RefusedError
 from image_classification.web.watcher import Watcher
@@ -47,13 +46,18 @@ class Request:
         query: after the question mark.
         headers: names in lower case.
         receive: gives the body.
-        served: the champion when the request came.
+        models: those that answered when the request came.
     """
 
     query: bytes
     headers: list[tuple[bytes, bytes]]
     receive: Receive
-    served: Served
+    models: Models
+
+    @property
+    def served(self) -> Served:
+        """The champion when the request came."""
+        return self.models.champion
 
     def header(self, name: bytes) -> bytes:
         """A header's value, empty if there is none."""
@@ -107,10 +111,10 @@ class Application:
         """Answer a request, as ASGI wants it."""
         started = time.perf_counter()
         path = scope["path"]
-        served = self._watcher.models.champion
+        models = self._watcher.models
         self._requests += 1
         try:
-            answer = await self._answer(scope, receive, served)
+            answer = await self._answer(scope, receive, models)
         except RefusedError as refusal:
             answer = answers.error(refusal.status, str(refusal), *refusal.headers)
         except DisconnectedError:
@@ -122,13 +126,13 @@ class Application:
             self._requests -= 1
         known = path if path in self._handlers else "other"
         self._metrics.count(known, answer.status, time.perf_counter() - started)
-        header = (answer.served or served).header
+        header = (answer.served or models.champion).header
         length = (b"content-length", b"%d" % len(answer.body))
         headers = [(b"content-type", answer.kind), length, header, *answer.headers]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _answer(self, scope: Scope, receive: Receive, served: Served) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, models: Models) -> Answer:
         if self._requests > limits.MOST_REQUESTS:
             raise RefusedError(503, "too many requests at once: try again soon", RETRY)
         methods = self._handlers.get(scope["path"])
@@ -138,7 +142,7 @@ class Application:
         if handler is None:
             allowed = ", ".join(methods)
             raise RefusedError(405, f"use {allowed}", (b"allow", allowed.encode()))
-        return await handler(Request(scope["query_string"], scope["headers"], receive, served))
+        return await handler(Request(scope["query_string"], scope["headers"], receive, models))
 
     async def _predict(self, request: Request) -> Answer:
         kind = request.kind()
@@ -149,9 +153,9 @@ class Application:
         waiting = [self._predictor.submit(request.served, images, "models" not in query)]
         asked = [request.served]
         if query.get("models") == "all":
-            asked += self._watcher.models.others
+            asked += request.models.others
             waiting += [self._predictor.submit(served, images) for served in asked[1:]]
-        probabilities = [await answer for answer in waiting]
+        probabilities = await asyncio.gather(*waiting)
         seen = images if query.get("seen") == "true" else None
         ids = None
         if query.get("feedback") == "true":
@@ -178,10 +182,8 @@ class Application:
         bodies.require_kind(request.kind(), (bodies.JSON,))
         body = await _body(request.receive, limits.LARGEST_FEEDBACK)
         answer_id, label = bodies.feedback(body)
-        loop = asyncio.get_running_loop()
-        adding = partial(self._candidates.add, self._answers, answer_id, label)
-        try:
-            await loop.run_in_executor(self._decoder, adding)
+        try:  # not by the decoder, which would wait as long as a command holds the store
+            await asyncio.to_thread(self._candidates.add, self._answers, answer_id, label)
         except FeedbackError as error:
             raise RefusedError(error.status, str(error)) from error
         except UserError as error:  # of the disk

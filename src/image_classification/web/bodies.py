@@ -80,7 +80,7 @@ def feedback(body: bytes) -> tuple[str, str]:
     except (orjson.JSONDecodeError, TypeError, KeyError, IndexError) as error:
         raise RefusedError(422, "give JSON with the keys id and label") from error
     if not isinstance(answer_id, str) or not isinstance(label, str):
-        raise RefusedError(422, "id and label must be texts")
+        raise RefusedError(422, "id and label must be strings")
     return answer_id, label
 
 
@@ -112,7 +112,7 @@ def of_bytes(body: bytes, artifact: Artifact) -> Images:
     count, rest = divmod(len(body), size)
     if rest or not count:
         shape = " x ".join(map(str, artifact.image_shape))
-        text = f"{len(body)} bytes are no whole number of images of {shape} = {size} bytes"
+        text = f"{len(body)} bytes are not a whole number of images of {shape} = {size} bytes"
         raise RefusedError(
             422, f"{text}: for an image file, give its Content-Type, such as image/png"
         )
@@ -188,20 +188,20 @@ def of_numbers(value: Any, artifact: Artifact) -> Images:
     if not array.size:
         raise RefusedError(422, "there is no image")
     if array.dtype.kind not in "iuf":
-        raise RefusedError(422, "a pixel is no number")
+        raise RefusedError(422, "a pixel is not a number")
     _require_pixels(array)
     return _in_shape(array.astype(np.uint8), artifact)
 
 
 def _require_pixels(array: NDArray[Any]) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise RefusedError(422, "a pixel is no finite number")
+        raise RefusedError(422, "a pixel is not a finite number")
     low, high = array.min(), array.max()
     # 1 at most, and not all black: black and white as 0 and 1.
     if low >= 0 and 0 < high <= 1:
         raise RefusedError(422, FRACTIONS)
     if low < 0 or high > 255 or (array.dtype.kind == "f" and (array % 1 != 0).any()):
-        raise RefusedError(422, "a pixel is no whole number from 0 to 255")
+        raise RefusedError(422, "a pixel is not a whole number from 0 to 255")
 
 
 def _in_shape(array: Images, artifact: Artifact) -> Images:

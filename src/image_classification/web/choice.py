@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from image_classification.core import paths
 from image_classification.promotion import candidates, records
+from image_classification.serving.artifact import DESCRIPTION_FILE
 
 LEADERBOARD = paths.REPORTS / "leaderboard.json"
 
@@ -40,10 +41,10 @@ def best_runs() -> list[str]:
     best: dict[str, str] = {}
     for candidate in candidates.compared():  # best first
         best.setdefault(candidate.model, candidate.key)
-    return [key for key in best.values() if (paths.EXPORTED / key).is_dir()]
+    return [key for key in best.values() if (paths.EXPORTED / key / DESCRIPTION_FILE).is_file()]
 
 
 def data_set() -> str | None:
     """The one data set that has records of promotions; None for none or several."""
-    names = [path.stem for path in paths.PROMOTIONS.glob("*.jsonl")]
+    names = records.names()
     return names[0] if len(names) == 1 else None

@@ -3,7 +3,7 @@
 LARGEST_BODY = 2**24  # bytes
 LARGEST_JSON = 2**22  # bytes: 1,000 images of MNIST; each byte costs more than one of memory
 LARGEST_FEEDBACK = 2**16  # bytes
-MOST_IN_FLIGHT = 2**26  # bytes of all bodies that are being read or answered
+MOST_IN_FLIGHT = 2**26  # bytes of all bodies that are being read or decoded
 MOST_REQUESTS = 256  # that are being answered at once
 MOST_CONNECTIONS = 1024
 MOST_IMAGES = 1000  # of one request

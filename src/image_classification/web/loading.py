@@ -6,6 +6,7 @@ import sys
 
 from image_classification.core import paths
 from image_classification.core.errors import UserError
+from image_classification.serving.artifact import DESCRIPTION_FILE
 from image_classification.web import choice, limits
 from image_classification.web.models import Models, Served, load
 
@@ -27,7 +28,7 @@ def load_models(name: str, old: Models | None = None) -> Models:
         raise UserError(f"{name} has no champion: `image-classification promote` makes one")
     champion = old.find(wanted.key, wanted.weights_sha256) if old else None
     if champion is None:
-        if not (paths.EXPORTED / wanted.key).is_dir():
+        if not (paths.EXPORTED / wanted.key / DESCRIPTION_FILE).is_file():
             _export(wanted)
         champion = load(wanted.key, wanted.weights_sha256)
     return Models(champion, _others(champion, old))

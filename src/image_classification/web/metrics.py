@@ -45,7 +45,12 @@ class Metrics:
             yield f'{PREFIX}_requests_total{{path="{path}",status="{status}"}} {count}'
         yield from self._durations()
         yield from _one("images_total", "counter", "Images answered.", predictor.images)
-        yield from _one("batches_total", "counter", "Calls of the engine.", predictor.batches)
+        yield from _one(
+            "batches_total",
+            "counter",
+            "Batches of requests that the engine got.",
+            predictor.batches,
+        )
         yield from _one("queued_images", "gauge", "Images that wait.", predictor.queued)
         text = "Champions taken up since the start."
         yield from _one("takeovers_total", "counter", text, watcher.takeovers)

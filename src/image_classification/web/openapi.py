@@ -121,7 +121,9 @@ def _query(name: str, value: str, text: str) -> dict[str, Any]:
 
 
 def _get(text: str, kind: str) -> dict[str, Any]:
-    return {"summary": text, "responses": {"200": {"description": text, "content": {kind: {}}}}}
+    answered = {"200": {"description": text, "content": {kind: {}}}}
+    refused = {"503": {"description": "it does not answer"}} if "503" in text else {}
+    return {"summary": text, "responses": {**answered, **refused}}
 
 
 def _responses(schema: str) -> dict[str, Any]:

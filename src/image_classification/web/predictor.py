@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from image_classification.serving.engine import BATCH
 from image_classification.web import limits
 from image_classification.web.models import Served
 from image_classification.web.refused import RefusedError
 
-BATCH = 64  # images: more of them take no less time each
 RETRY = (b"retry-after", str(limits.RETRY_AFTER).encode())
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Predictor:
         """
         self._observe = observe
         self.queued = 0  # images
-        self.images = self.batches = 0  # so far
+        self.images = self.batches = 0  # answered so far
         self._loop = loop
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._pending: set[Job] = set()
@@ -147,11 +147,11 @@ class Predictor:
         for job, outcome in outcomes:
             self._pending.discard(job)
             self.queued -= len(job.images)
-            self.images += len(job.images)
             if not job.answer.done():
                 if isinstance(outcome, Exception):
                     job.answer.set_exception(outcome)
                 else:
+                    self.images += len(job.images)
                     job.answer.set_result(outcome)
 
 

@@ -34,7 +34,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""
-        self._refuse(answers.error(400, "this is no valid HTTP request"))
+        self._refuse(answers.error(400, "this is not a valid HTTP request"))
 
     def give_up(self) -> None:
         """Wait no longer."""

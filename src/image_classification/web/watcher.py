@@ -41,8 +41,8 @@ class Watcher:
         self.name = name
         self.takeovers = self.failures = 0
         self.is_current = True
+        self._seen = self._state()  # before what may take minutes
         self.models = load_models(name)
-        self._seen = self._state()
         self._retry_at = float("inf")
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
