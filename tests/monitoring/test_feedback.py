@@ -16,9 +16,9 @@ from image_classification.core.errors import UserError
 from image_classification.download import download
 from image_classification.formats import table
 from image_classification.formats.decode import decode
-from image_classification.monitoring import candidates
+from image_classification.monitoring import corrections
 from image_classification.monitoring.answers import Answer, Answers, FeedbackError
-from image_classification.monitoring.candidates import MANIFEST, Candidates, read
+from image_classification.monitoring.corrections import MANIFEST, Corrections, read
 from image_classification.split import split
 
 CLASSES = ("cat", "dog", "line\nbreak, comma")
@@ -44,9 +44,9 @@ def refused(act: Callable[[], object]) -> HTTPStatus:
     return raised.value.status
 
 
-def filled(count: int) -> tuple[Candidates, list[str]]:
-    """Candidates that wait, and their ids."""
-    answers, store = Answers(), Candidates("pets")
+def filled(count: int) -> tuple[Corrections, list[str]]:
+    """Corrections that wait, and their ids."""
+    answers, store = Answers(), Corrections("pets")
     ids = [answers.remember(answer(seed)) for seed in range(count)]
     for name in ids:
         store.add(answers, name, "dog")
@@ -55,7 +55,7 @@ def filled(count: int) -> tuple[Candidates, list[str]]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_feedback_keeps_the_image_bit_for_bit_and_what_was_said(channels: int) -> None:
-    answers, store = Answers(), Candidates("pets")
+    answers, store = Answers(), Corrections("pets")
     name = answers.remember(answer(5, channels))
 
     store.add(answers, name, CLASSES[2])
@@ -68,7 +68,7 @@ def test_feedback_keeps_the_image_bit_for_bit_and_what_was_said(channels: int) -
 
 
 def test_an_answer_counts_once() -> None:
-    answers, store = Answers(), Candidates("pets")
+    answers, store = Answers(), Corrections("pets")
     name = answers.remember(answer())
     store.add(answers, name, "dog")
 
@@ -77,7 +77,7 @@ def test_an_answer_counts_once() -> None:
 
 
 def test_an_answer_counts_once_however_many_say_so_at_the_same_time() -> None:
-    answers, store = Answers(), Candidates("pets")
+    answers, store = Answers(), Corrections("pets")
     name = answers.remember(answer())
 
     def add(_: int) -> bool:
@@ -94,7 +94,7 @@ def test_an_answer_counts_once_however_many_say_so_at_the_same_time() -> None:
 
 
 def test_an_answer_that_was_never_given_does_not_count() -> None:
-    answers, store = Answers(), Candidates("pets")
+    answers, store = Answers(), Corrections("pets")
     answers.remember(answer())
 
     for guess in ("", "0" * 32, "../../etc/passwd"):
@@ -103,7 +103,7 @@ def test_an_answer_that_was_never_given_does_not_count() -> None:
 
 
 def test_a_label_that_is_no_class_does_not_count_and_uses_nothing_up() -> None:
-    answers, store = Answers(), Candidates("pets")
+    answers, store = Answers(), Corrections("pets")
     name = answers.remember(answer())
 
     assert refused(lambda: store.add(answers, name, "bird")) == HTTPStatus.UNPROCESSABLE_ENTITY
@@ -114,7 +114,7 @@ def test_a_label_that_is_no_class_does_not_count_and_uses_nothing_up() -> None:
 
 @pytest.mark.parametrize("cap", [{"most": 2}, {"most_bytes": 300}])
 def test_a_full_store_takes_no_more_until_somebody_has_decided(cap: dict[str, int]) -> None:
-    answers, store = Answers(), Candidates("pets", **cap)
+    answers, store = Answers(), Corrections("pets", **cap)
     ids = [answers.remember(answer(seed)) for seed in range(3)]
     for name in ids[:2]:
         store.add(answers, name, "dog")
@@ -129,7 +129,7 @@ def test_a_full_store_takes_no_more_until_somebody_has_decided(cap: dict[str, in
 def test_old_answers_are_forgotten_by_number_size_and_time() -> None:
     now = [0.0]
     answers = Answers(most=3, most_bytes=1000, seconds=60, clock=lambda: now[0])
-    store = Candidates("pets")
+    store = Corrections("pets")
     ids = [answers.remember(answer(seed)) for seed in range(5)]
     assert len(answers) == 3
     assert refused(lambda: store.add(answers, ids[1], "dog")) == HTTPStatus.NOT_FOUND
@@ -143,7 +143,7 @@ def test_old_answers_are_forgotten_by_number_size_and_time() -> None:
 
 
 def test_a_remembered_image_is_a_copy() -> None:
-    answers, store = Answers(), Candidates("pets")
+    answers, store = Answers(), Corrections("pets")
     batch = np.stack([image(0), image(1)])
     name = answers.remember(replace(answer(), image=batch[1]))
     batch[:] = 0
@@ -177,9 +177,9 @@ def test_no_ids_mean_all() -> None:
 def test_the_beginning_of_an_id_is_enough_if_only_one_begins_so() -> None:
     store, ids = filled(2)
 
-    with pytest.raises(UserError, match="matches 2 candidates"):
+    with pytest.raises(UserError, match="matches 2 corrections"):
         store.accept([""])
-    with pytest.raises(UserError, match="is not a candidate"):
+    with pytest.raises(UserError, match="is not a correction"):
         store.discard(["nobody"])
     assert len(store.waiting()) == 2
     assert [one.id for one in store.accept([ids[1][:10]])] == [ids[1]]
@@ -255,14 +255,14 @@ def test_a_missing_image_says_what_to_do() -> None:
 
 
 def test_images_of_other_channels_are_refused() -> None:
-    answers, store = Answers(), Candidates("pets")
+    answers, store = Answers(), Corrections("pets")
     name = answers.remember(answer(0, channels=4))
 
     assert refused(lambda: store.add(answers, name, "dog")) == HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 def test_the_split_reads_what_was_accepted_and_nothing_else(compose: Compose) -> None:
-    answers, store = Answers(), Candidates("pets")
+    answers, store = Answers(), Corrections("pets")
     ids = [answers.remember(answer(seed)) for seed in range(60)]
     for number, name in enumerate(ids):
         store.add(answers, name, CLASSES[number % 2])
@@ -289,7 +289,7 @@ def test_a_disk_that_is_full_is_one_line_and_what_is_left_of_it_goes_with_the_ne
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(candidates, "_append", full)
+        patched.setattr(corrections, "_append", full)
         with pytest.raises(UserError, match="pending can't be written: No space left on device"):
             store.add(answers, answers.remember(answer(7)), "dog")
     assert len(list(store.pending.glob("*.png"))) == 2

@@ -14,7 +14,7 @@ from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.data import arrays
 from image_classification.monitoring.answers import Answer, Answers
-from image_classification.monitoring.candidates import Candidates
+from image_classification.monitoring.corrections import Corrections
 from image_classification.monitoring.observations import Observations
 from image_classification.serving import artifact
 from image_classification.serving.engine import Engine
@@ -23,10 +23,10 @@ COMMAND = ("python", "-m", "image_classification")
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Candidates:
-    """Three candidates that wait."""
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corrections:
+    """Three corrections that wait."""
     monkeypatch.chdir(tmp_path)
-    answers, made = Answers(), Candidates("digits")
+    answers, made = Answers(), Corrections("digits")
     for number in range(3):
         image = np.full((4, 4, 1), number, np.uint8)
         name = answers.remember(Answer(image, "7", 0.5, "key", number or None, ("1", "7")))
@@ -34,7 +34,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Candidates:
     return made
 
 
-def test_the_list_shows_what_was_said_and_what_was_answered(store: Candidates) -> None:
+def test_the_list_shows_what_was_said_and_what_was_answered(store: Corrections) -> None:
     head, *rows, _, where = command.feedback(store, "list").splitlines()
 
     assert head.split()[-2:] == ["PROBABILITY", "VERSION"]
@@ -45,10 +45,10 @@ def test_the_list_shows_what_was_said_and_what_was_answered(store: Candidates) -
     assert len(command.feedback(store, "list", ids[:1]).splitlines()) == 4
 
 
-def test_a_decision_names_candidates_or_all(store: Candidates) -> None:
+def test_a_decision_names_corrections_or_all(store: Corrections) -> None:
     ids = [one.id for one in store.waiting()]
     for given in ((), (ids, True)):
-        with pytest.raises(UserError, match="name candidates, or give --all"):
+        with pytest.raises(UserError, match="name corrections, or give --all"):
             command.feedback(store, "accept", *given)
 
     accepted = command.feedback(store, "accept", [ids[0][:8]])

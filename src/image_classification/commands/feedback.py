@@ -13,7 +13,7 @@ from image_classification.core import paths
 from image_classification.core.command import is_setting, one_line_errors
 from image_classification.core.compose import compose
 from image_classification.core.errors import UserError
-from image_classification.monitoring.candidates import MANIFEST, Candidate, Candidates
+from image_classification.monitoring.corrections import MANIFEST, Correction, Corrections
 
 SHORT = 8  # characters of an id that are shown
 HEAD: tuple[str, ...] = ("ID", "TIME", "SAID TO BE", "ANSWERED", "PROBABILITY", "VERSION")
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser().parse_args([word for word in arguments if not is_setting(word)])
     with one_line_errors():
         os.chdir(paths.project_root())
-        store = Candidates(compose(*settings).data.dataset)
+        store = Corrections(compose(*settings).data.dataset)
         print(feedback(store, given.action, given.ids, given.all, given.format))
 
 
@@ -33,29 +33,29 @@ def parser() -> argparse.ArgumentParser:
     """The words that the command takes."""
     made = argparse.ArgumentParser("image-classification feedback", description=__doc__)
     made.add_argument("action", choices=("list", "accept", "discard"))
-    made.add_argument("ids", nargs="*", metavar="ID", help="of a candidate, or its beginning")
-    made.add_argument("--all", action="store_true", help="accept or discard every candidate")
+    made.add_argument("ids", nargs="*", metavar="ID", help="of a correction, or its beginning")
+    made.add_argument("--all", action="store_true", help="accept or discard every correction")
     made.add_argument("--format", choices=("table", "json"), default="table", help="of the list")
     return made
 
 
 def feedback(
-    store: Candidates,
+    store: Corrections,
     action: str,
     ids: Sequence[str] = (),
     every: bool = False,
     form: str = "table",
 ) -> str:
-    """List the candidates, or decide on some of them; what to print.
+    """List the corrections, or decide on some of them; what to print.
 
     Raises:
-        UserError: there is no such candidate, or which ones are meant is not said.
+        UserError: there is no such correction, or which ones are meant is not said.
     """
     if action == "list":
         return _listed(store, ids, form)
     if bool(ids) == every:
         raise UserError(
-            f"{action}: name candidates, or give --all: `image-classification feedback list`"
+            f"{action}: name corrections, or give --all: `image-classification feedback list`"
         )
     decide = store.accept if action == "accept" else store.discard
     chosen = decide(ids)
@@ -65,9 +65,11 @@ def feedback(
     return f"{len(chosen)} accepted, {len(store.waiting())} wait: {use}"
 
 
-def _listed(store: Candidates, ids: Sequence[str], form: str) -> str:
+def _listed(store: Corrections, ids: Sequence[str], form: str) -> str:
     waiting = [
-        candidate for candidate in store.waiting() if not ids or candidate.id.startswith(tuple(ids))
+        correction
+        for correction in store.waiting()
+        if not ids or correction.id.startswith(tuple(ids))
     ]
     if form == "json":
         return json.dumps([{"id": one.id, **asdict(one)} for one in waiting], indent=2)
@@ -79,7 +81,7 @@ def _listed(store: Candidates, ids: Sequence[str], form: str) -> str:
     return "\n".join([*lines, "", f"Images: {store.pending}/, listed in {MANIFEST}"])
 
 
-def _row(one: Candidate) -> tuple[str, ...]:
+def _row(one: Correction) -> tuple[str, ...]:
     version = "-" if one.version is None else str(one.version)
     time = one.time[:16].replace("T", " ")
     return one.id[:SHORT], time, one.label, one.answer, f"{one.probability:.3f}", version

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from image_classification.core.errors import UserError
 from image_classification.monitoring.answers import Answer as Given
 from image_classification.monitoring.answers import Answers, FeedbackError
-from image_classification.monitoring.candidates import Candidates
+from image_classification.monitoring.corrections import Corrections
 from image_classification.web import answers, bodies, limits, openapi, page
 from image_classification.web.answers import Answer
 from image_classification.web.metrics import CONTENT_TYPE, Metrics
@@ -78,7 +78,7 @@ class Application:
         self._watcher = watcher
         self._predictor = predictor
         self._answers = Answers()
-        self._candidates = Candidates(watcher.name)
+        self._corrections = Corrections(watcher.name)
         self._decoder = ThreadPoolExecutor(1, "decoder")
         self._metrics = Metrics()
         self._requests = 0  # that are being answered
@@ -183,7 +183,7 @@ class Application:
         body = await _body(request.receive, limits.LARGEST_FEEDBACK)
         answer_id, label = bodies.feedback(body)
         try:  # not by the decoder, which would wait as long as a command holds the store
-            await asyncio.to_thread(self._candidates.add, self._answers, answer_id, label)
+            await asyncio.to_thread(self._corrections.add, self._answers, answer_id, label)
         except FeedbackError as error:
             raise RefusedError(error.status, str(error)) from error
         except UserError as error:  # of the disk

@@ -1,4 +1,4 @@
-"""Corrected answers on disk: candidates that wait for a person, and those that were accepted.
+"""Corrected answers on disk: corrections that wait for a person, and those that were accepted.
 
 feedback/NAME/pending/ and feedback/NAME/accepted/ each hold images and a manifest, labels.jsonl, in
 the form that `formats/table.py` reads.
@@ -25,13 +25,13 @@ from image_classification.core.locks import locked
 from image_classification.monitoring.answers import Answer, Answers, FeedbackError
 
 MANIFEST = "labels.jsonl"
-MOST = 1000  # candidates that wait
+MOST = 1000  # corrections that wait
 MOST_BYTES = 2**26  # of their images
 LARGEST_MANIFEST = 2**26  # bytes
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Correction:
     """An image that somebody has labelled.
 
     path: of the image, in the manifest's folder.
@@ -66,16 +66,16 @@ TYPES: dict[str, type | tuple[type, ...]] = {  # of the fields, as they stand in
 }
 
 
-class Candidates:
+class Corrections:
     """The feedback on the models of one data set."""
 
     def __init__(self, name: str, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
-        """Take the data set's name, and how many candidates and bytes of images may wait."""
+        """Take the data set's name, and how many corrections and bytes of images may wait."""
         self.folder = paths.FEEDBACK / name
         self.pending, self.accepted = self.folder / "pending", self.folder / "accepted"
         self._most, self._most_bytes = most, most_bytes
 
-    def add(self, answers: Answers, answer_id: str, label: str) -> Candidate:
+    def add(self, answers: Answers, answer_id: str, label: str) -> Correction:
         """Store that an answer should have been `label`.
 
         Raises:
@@ -90,50 +90,50 @@ class Candidates:
                     HTTPStatus.UNPROCESSABLE_ENTITY, f"{label!r:.50} is not a class"
                 )
             contents = _png(answer.image)
-            candidate = _candidate(answer_id, answer, label)
+            correction = _correction(answer_id, answer, label)
             with self._locked():
                 self._require_room(len(contents))
                 try:
                     self.pending.mkdir(parents=True, exist_ok=True)
-                    _write(self.pending / candidate.path, contents)
-                    _append(self.pending / MANIFEST, candidate)
+                    _write(self.pending / correction.path, contents)
+                    _append(self.pending / MANIFEST, correction)
                 except OSError as error:
                     raise UserError(f"{self.pending} can't be written: {error.strerror}") from error
-        return candidate
+        return correction
 
-    def waiting(self) -> list[Candidate]:
-        """The candidates that nobody has decided on, the oldest first.
+    def waiting(self) -> list[Correction]:
+        """The corrections that nobody has decided on, the oldest first.
 
         Raises:
             UserError: the manifest is damaged.
         """
         return read(self.pending / MANIFEST)
 
-    def accept(self, ids: Sequence[str]) -> list[Candidate]:
-        """Move candidates, all where no ids are given, to the accepted ones.
+    def accept(self, ids: Sequence[str]) -> list[Correction]:
+        """Move corrections, all where no ids are given, to the accepted ones.
 
         A kill leaves each where it was, or in both places until it is accepted once more.
 
         Raises:
-            UserError: there is no such candidate, or a file can't be read or written.
+            UserError: there is no such correction, or a file can't be read or written.
         """
         with self._locked():
             chosen, rest = _chosen(self.waiting(), ids)
             known = read(self.accepted / MANIFEST)
             self.accepted.mkdir(parents=True, exist_ok=True)
-            for candidate in chosen:
-                _write(self.accepted / candidate.path, self._image(candidate))
-            names = {candidate.path for candidate in chosen}
-            kept = [candidate for candidate in known if candidate.path not in names]
+            for correction in chosen:
+                _write(self.accepted / correction.path, self._image(correction))
+            names = {correction.path for correction in chosen}
+            kept = [correction for correction in known if correction.path not in names]
             _write(self.accepted / MANIFEST, _lines([*kept, *chosen]))
             self._keep(rest)
         return chosen
 
-    def discard(self, ids: Sequence[str]) -> list[Candidate]:
-        """Delete candidates, all where no ids are given, and their images.
+    def discard(self, ids: Sequence[str]) -> list[Correction]:
+        """Delete corrections, all where no ids are given, and their images.
 
         Raises:
-            UserError: there is no such candidate, or a file can't be read or written.
+            UserError: there is no such correction, or a file can't be read or written.
         """
         with self._locked():
             chosen, rest = _chosen(self.waiting(), ids)
@@ -143,18 +143,18 @@ class Candidates:
     def _locked(self) -> Any:
         return locked(self.folder / ".lock")
 
-    def _image(self, candidate: Candidate) -> bytes:
-        path = self.pending / candidate.path
+    def _image(self, correction: Correction) -> bytes:
+        path = self.pending / correction.path
         try:
             return path.read_bytes()
         except FileNotFoundError as error:
-            advice = f"`image-classification feedback discard {candidate.id}`"
+            advice = f"`image-classification feedback discard {correction.id}`"
             raise UserError(f"{path} is missing: run {advice}") from error
 
-    def _keep(self, rest: list[Candidate]) -> None:
+    def _keep(self, rest: list[Correction]) -> None:
         if rest or self.pending.exists():
             _write(self.pending / MANIFEST, _lines(rest))
-        names = {candidate.path for candidate in rest}
+        names = {correction.path for correction in rest}
         for path in self.pending.glob("*.png"):  # also what a kill left without its line
             if path.name not in names:
                 path.unlink()
@@ -164,15 +164,15 @@ class Candidates:
         if len(found) >= self._most or sum(found) + size > self._most_bytes:
             raise FeedbackError(
                 HTTPStatus.INSUFFICIENT_STORAGE,
-                f"{len(found)} candidates wait: decide with `image-classification feedback list`",
+                f"{len(found)} corrections wait: decide with `image-classification feedback list`",
             )
 
 
-def read(manifest: Path) -> list[Candidate]:
+def read(manifest: Path) -> list[Correction]:
     """Read a manifest; none where it is missing. A line that a kill cut short does not count.
 
     Raises:
-        UserError: a line is no candidate; names it.
+        UserError: a line is no correction; names it.
     """
     try:
         with manifest.open("rb") as stream:
@@ -185,39 +185,39 @@ def read(manifest: Path) -> list[Candidate]:
     return [_parsed(line, f"{manifest}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _parsed(line: bytes, place: str) -> Candidate:
+def _parsed(line: bytes, place: str) -> Correction:
     try:
         values = json.loads(line)
-        candidate = Candidate(**values)
+        correction = Correction(**values)
         for name, kind in TYPES.items():
             if not isinstance(values[name], kind):
                 raise ValueError(f"{name} is {values[name]!r:.50}")
-        if Path(candidate.path).name != candidate.path or not candidate.path.endswith(".png"):
-            raise ValueError(f"path is {candidate.path!r:.50}")
+        if Path(correction.path).name != correction.path or not correction.path.endswith(".png"):
+            raise ValueError(f"path is {correction.path!r:.50}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         cause = " ".join(str(error).split())[:200]
         raise UserError(f"{place} is damaged ({cause}): delete that line") from error
-    return candidate
+    return correction
 
 
 def _chosen(
-    waiting: list[Candidate], ids: Sequence[str]
-) -> tuple[list[Candidate], list[Candidate]]:
+    waiting: list[Correction], ids: Sequence[str]
+) -> tuple[list[Correction], list[Correction]]:
     """Those that the ids, or their beginnings, name; and the others."""
     names = set()
     for prefix in ids:
-        found = [candidate.id for candidate in waiting if candidate.id.startswith(prefix)]
+        found = [correction.id for correction in waiting if correction.id.startswith(prefix)]
         if len(found) != 1:
-            several = f"matches {len(found)} candidates: give more characters" if found else ""
-            hint = several or "is not a candidate: see `image-classification feedback list`"
+            several = f"matches {len(found)} corrections: give more characters" if found else ""
+            hint = several or "is not a correction: see `image-classification feedback list`"
             raise UserError(f"{prefix!r:.50} {hint}")
         names.update(found)
-    chosen = [candidate for candidate in waiting if candidate.id in names or not ids]
-    return chosen, [candidate for candidate in waiting if candidate not in chosen]
+    chosen = [correction for correction in waiting if correction.id in names or not ids]
+    return chosen, [correction for correction in waiting if correction not in chosen]
 
 
-def _candidate(answer_id: str, answer: Answer, label: str) -> Candidate:
-    return Candidate(
+def _correction(answer_id: str, answer: Answer, label: str) -> Correction:
+    return Correction(
         path=f"{answer_id}.png",
         label=label,
         answer=answer.label,
@@ -238,8 +238,8 @@ def _png(image: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def _lines(candidates: Iterable[Candidate]) -> bytes:
-    return "".join(json.dumps(asdict(one)) + "\n" for one in candidates).encode()
+def _lines(corrections: Iterable[Correction]) -> bytes:
+    return "".join(json.dumps(asdict(one)) + "\n" for one in corrections).encode()
 
 
 def _write(path: Path, contents: bytes) -> None:
@@ -250,11 +250,11 @@ def _write(path: Path, contents: bytes) -> None:
     part.replace(path)
 
 
-def _append(manifest: Path, candidate: Candidate) -> None:
+def _append(manifest: Path, correction: Correction) -> None:
     with manifest.open("a+b") as stream:
         stream.seek(0)
         whole = stream.read().rfind(b"\n") + 1
         stream.truncate(whole)  # what a kill cut short
-        stream.write(_lines([candidate]))
+        stream.write(_lines([correction]))
         stream.flush()
         os.fsync(stream.fileno())
