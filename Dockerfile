@@ -1,4 +1,4 @@
-# The server alone: the champion of this folder answers over HTTP. CPU, without TensorFlow.
+# The server alone: it serves this folder's champion over HTTP. CPU, without TensorFlow.
 # `docker build --tag image-classification .` after `image-classification export`.
 FROM python:3.13-slim-bookworm
 
@@ -14,11 +14,11 @@ RUN pip install --no-cache-dir --require-hashes --requirement requirements-servi
 COPY params.yaml ./
 COPY conf conf
 COPY src src
-# Mount newer ones over these two, and a new champion is taken up without a restart.
+# Mount newer ones over these two, and a new champion is loaded without a restart.
 COPY exported exported
 COPY promotions promotions
 COPY reports/leaderboard.json reports/
-# What the server learns from use, for a volume each.
+# What the server records in use; mount a volume on each.
 RUN mkdir feedback observations && chown 10001 feedback observations
 
 USER 10001

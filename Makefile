@@ -11,9 +11,9 @@ PAGES = $(if $(filter http%,$(MLFLOW_TRACKING_URI)),,http://$(HOST):$(PORT))
 INSTALLED := $(VENV)/.installed
 # Two calls at once would make the same .venv/ and run the same stages. The lock ends with its process.
 ALONE = exec 9<Makefile; flock --nonblock 9 || { \
-	echo "another make is at work here: waiting for it to end (Ctrl-C stops waiting)" >&2; flock 9; }
+	echo "another make is running here: waiting for it to end (Ctrl-C stops waiting)" >&2; flock 9; }
 
-# Looked at twice, since another dvc may be writing it.
+# Checked twice, since another dvc may be writing it.
 CUT_SHORT = [ -e dvc.lock ] && ! python -c 'import yaml; from dvc.schema import COMPILED_LOCKFILE_SCHEMA as schema; \
 	schema(yaml.safe_load(open("dvc.lock")))' 2>/dev/null
 
@@ -33,7 +33,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 install:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 		|| { echo "error: TensorFlow needs Python 3.11 to 3.13: make $(GOAL) PYTHON=python3.13" >&2; exit 1; }
-	@# Debian keeps a part of venv in a package of its own, which root can install at once.
+	@# Debian has part of venv in a separate package, which root can install right away.
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV) \
 		|| { [ "$$(id -u)" = 0 ] && apt-get update && apt-get install --yes python3-venv \
 			&& $(PYTHON) -m venv --clear $(VENV); } \
@@ -52,17 +52,17 @@ install:
 	@touch $(INSTALLED)
 
 repro: $(INSTALLED)  ## run the pipeline: download, split, train, evaluate, compare (JOBS=2: two runs at once)
-	@# DVC refuses to start while its list of locks, or dvc.lock, is cut short, as a kill can leave them.
-	@# setpriv: what make has started gets SIGTERM when make dies, also by SIGKILL.
+	@# DVC refuses to start while its list of locks, or dvc.lock, is truncated, as a kill can leave them.
+	@# setpriv: what make has started gets SIGTERM when make dies, even by SIGKILL.
 	@if [ -e .dvc/tmp/rwlock ]; then flock .dvc/tmp/rwlock.lock sh -c \
 		'python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock'; fi
 	@$(ALONE); if $(CUT_SHORT) && sleep 1 && $(CUT_SHORT); then \
-		echo "dvc.lock was cut short: back to Git's; what has run since comes from DVC's cache" >&2; \
+		echo "dvc.lock was truncated: restored from Git; what has run since comes from DVC's cache" >&2; \
 		git checkout --quiet -- dvc.lock 2>/dev/null || rm dvc.lock; fi; \
 		pipeline="$(if $(filter 1,$(JOBS)),dvc repro,image-classification repro --jobs $(JOBS))"; \
 		echo $$pipeline; exec setpriv --pdeathsig TERM $$pipeline
 	@cat reports/leaderboard.md
-	@printf '\nReport       reports/index.html\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nEach run     runs/ and evaluations/, one folder a run\n'
+	@printf '\nReport       reports/index.html\nLeaderboard  reports/leaderboard.md, reports/leaderboard.json\nEach run     runs/ and evaluations/, one folder each\n'
 	@image-classification sync
 	@printf 'MLflow       make ui, and then\n'; image-classification links $(PAGES)
 
@@ -90,7 +90,7 @@ torture: $(INSTALLED)  ## kill the pipeline and its server again and again, fuzz
 test-docs: $(INSTALLED)  ## run every command of the README and docs/
 	pytest -m docs --numprocesses 2 --dist loadgroup
 
-mutants: $(INSTALLED)  ## change the code carelessly, hundreds of times, and see whether the tests notice (an hour)
+mutants: $(INSTALLED)  ## mutation testing: put hundreds of faults into the code; do the tests notice? (an hour)
 	python tests/mutants.py
 
 coverage: $(INSTALLED)  ## run the tests and report which lines and branches they cover
@@ -115,18 +115,18 @@ lint: $(INSTALLED)  ## check style, format and types
 
 audit: $(INSTALLED)  ## check the locked packages for known vulnerabilities (asks osv.dev)
 	@cat docs/accepted-vulnerabilities.txt
-	@# Of an error, it prints a traceback: the last line says which.
+	@# On an error it prints a traceback: only the last line is shown.
 	@pip-audit --strict --disable-pip --requirement requirements.lock --vulnerability-service osv \
 		--progress-spinner off --desc on --aliases on \
 		$$(sed -nE 's/^([A-Z]\S+).*/--ignore-vuln \1/p' docs/accepted-vulnerabilities.txt) 2> >(tail -n 1 >&2)
 
-bench: $(INSTALLED)  ## measure speed against a bare Keras loop (1 to 2 hours; after `make repro`; goes on after a kill)
+bench: $(INSTALLED)  ## measure speed against a bare Keras loop (1 to 2 hours; after `make repro`; resumes after a kill)
 	@$(ALONE); exec python benchmarks/run.py
 
 bench-quick: $(INSTALLED)  ## the same on less data (10 to 15 minutes)
 	@$(ALONE); exec python benchmarks/run.py --effort quick
 
-bench-serve: $(INSTALLED)  ## measure the server beside `mlflow models serve` (5 minutes)
+bench-serve: $(INSTALLED)  ## measure the server against `mlflow models serve` (5 minutes)
 	python benchmarks/serve.py
 
 lock: $(INSTALLED)  ## renew requirements.lock from pyproject.toml
@@ -138,5 +138,5 @@ lock: $(INSTALLED)  ## renew requirements.lock from pyproject.toml
 		--generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" --quiet --output-file requirements-serving.lock
 
-clean:  ## remove the environment, runs by hand and unfinished ones; data, models and MLflow stay
+clean:  ## remove the environment, manual runs and unfinished ones; data, models and MLflow stay
 	rm -rf $(VENV) outputs multirun checkpoints

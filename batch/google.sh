@@ -3,17 +3,17 @@
 #
 #   batch/google.sh [--dry-run] [--delete] [COMMAND...]
 #
-# COMMAND runs on the machine: `make repro` unless given, or `hydra -m model=cnn,dcnn seed=0,1`.
+# COMMAND runs on the machine (default: `make repro`), such as `hydra -m model=cnn,dcnn seed=0,1`.
 #   --dry-run  print what would be done; Google is only asked whether the machine is there
 #   --delete   delete the machine after success; it is only stopped otherwise
 #
 # Settings are environment variables:
 #   GOOGLE_PROJECT, GOOGLE_ZONE  where the machine is
 #   MLFLOW_TRACKING_URI          a server that it reaches; also MLFLOW_TRACKING_USERNAME and _PASSWORD
-#   GOOGLE_MACHINE               its name, image-classification unless given
-#   GOOGLE_MACHINE_TYPE          one with a GPU of its own, g2-standard-8 (an L4) unless given
+#   GOOGLE_MACHINE               its name (default: image-classification)
+#   GOOGLE_MACHINE_TYPE          one that includes a GPU (default: g2-standard-8, with an L4)
 #   GOOGLE_IMAGE_FAMILY          of the Deep Learning images, one with NVIDIA's driver
-#   GOOGLE_MAX_RUN_DURATION      when Google stops it, whatever it does, 12h unless given
+#   GOOGLE_MAX_RUN_DURATION      after which Google stops it in any case (default: 12h)
 set -euo pipefail
 
 error() {
@@ -21,10 +21,10 @@ error() {
     exit 1
 }
 
-# The half that runs on the machine, in the commit's folder.
+# The part that runs on the machine, in the commit's folder.
 train() {
     sudo shutdown -c 2>/dev/null || true # the end of an earlier training
-    # Nobody may be there any more to stop the machine. Ten minutes are for fetching the results.
+    # The caller may be gone, and can't stop the machine. Ten minutes are for fetching the results.
     trap 'sudo shutdown --poweroff +10' EXIT
     sudo apt-get --quiet update
     sudo apt-get --quiet -o DPkg::Lock::Timeout=300 install --yes make python3-venv
@@ -101,14 +101,14 @@ finish() {
     local status=$?
     rm -rf "$folder"
     if [ "$status" = 255 ]; then # of ssh
-        echo "The connection is lost. The training goes on, pushes, and stops the machine, after $limit" \
+        echo "The connection is lost. The training continues, pushes, and stops the machine, after $limit" \
             "at the latest. The same command waits for it and fetches the results." >&2
-    elif [ -n "$dry_run" ] || [ -n "$(state)" ]; then # it may not have come into being
+    elif [ -n "$dry_run" ] || [ -n "$(state)" ]; then # it may never have been created
         if [ -n "$delete" ] && [ "$status" = 0 ]; then
             run gcloud compute instances delete "$name" "${place[@]}" --quiet
         else
             run gcloud compute instances stop "$name" "${place[@]}"
-        fi || echo "error: $name still runs; Google stops it after $limit" >&2
+        fi || echo "error: $name is still running; Google stops it after $limit" >&2
     fi
 }
 found=$(state)
@@ -136,16 +136,16 @@ esac
 ssh=(gcloud compute ssh "$name" "${place[@]}" --quiet)
 tries=60
 until run "${ssh[@]}" --command nvidia-smi 2>/dev/null; do
-    ((--tries)) || error "$name does not answer, or has no GPU: ${ssh[*]} --command nvidia-smi"
+    ((--tries)) || error "$name does not respond, or has no GPU: ${ssh[*]} --command nvidia-smi"
     sleep 10
 done
 
 run git bundle create --quiet "$folder/commit.bundle" HEAD
 run gcloud compute scp "$folder/commit.bundle" "$name:" "${place[@]}" --quiet
-# A session of its own and a log in a file: what trains outlives the connection, and holds the lock.
+# A session of its own and a log in a file: the training outlives the connection, and holds the lock.
 command="set -e
 exec 9>training.lock
-flock --nonblock 9 || { echo 'waiting for the training that runs there'; flock 9; }
+flock --nonblock 9 || { echo 'waiting for the training that is running there'; flock 9; }
 git init --quiet project
 git -C project fetch --quiet --force ../commit.bundle HEAD
 git -C project checkout --quiet --force --detach FETCH_HEAD
@@ -155,7 +155,7 @@ source <(cat)
 setsid nohup bash batch/google.sh --on-machine ${*@Q} >>../training.log 2>&1 </dev/null &
 tail --pid=\$! --lines=+1 --follow ../training.log
 wait \$! || exit \$((\$? == 255 ? 1 : \$?)) # 255 is ssh's own, for a lost connection"
-settings() { # for standard input: a password is then in no list of processes, and on no disk
+settings() { # for standard input: keeps passwords out of process lists and off the disk
     for setting in MLFLOW_TRACKING_{URI,USERNAME,PASSWORD}; do
         [ -z "${!setting-}" ] || printf 'export %s=%q\n' "$setting" "${!setting}"
     done

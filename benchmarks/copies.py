@@ -42,7 +42,7 @@ OF_MODEL = ("logged_models", "logged_model_metrics", "logged_model_params", "log
 
 
 def write_images(path: Path, count: int) -> None:
-    """Images whose class is the place of a bright square, most of which a linear model tells."""
+    """Images whose class is the place of a bright square, which a linear model mostly finds."""
     generator = np.random.default_rng(count)
     labels = generator.integers(0, CLASSES, count, dtype=np.uint8)
     images = generator.integers(0, 120, (count, SIDE, SIDE), dtype=np.uint8)
@@ -54,7 +54,7 @@ def write_images(path: Path, count: int) -> None:
 
 
 def make_project(root: Path, images: int, models: Iterable[str] = MODELS) -> None:
-    """A project of its own, with so many images, whose pipeline trains one epoch."""
+    """A project of its own, with this many images, whose pipeline trains one epoch."""
     shutil.rmtree(root, ignore_errors=True)
     run("git", "clone", "--quiet", Path.cwd(), root)
     for folder in (paths.CONF, Path("src")):  # also what is not committed yet
@@ -94,7 +94,7 @@ class Copies:
         kept.with_suffix(".part").rename(kept)
 
     def grow(self, seeds: int) -> None:
-        """Have as many trainings as all models with so many seeds, in the files and in MLflow."""
+        """Make copies for all models with this many seeds, in the files and in MLflow."""
         names = [paths.run_name(model, seed) for model in MODELS for seed in range(seeds)]
         for folder in (paths.RUNS, paths.EVALUATIONS):
             for path in (self.root / folder).iterdir():
@@ -143,13 +143,13 @@ class Copies:
                 real.add(name, key, list(self._digests(name)))
 
     def _digests(self, name: str) -> Iterator[str]:
-        """Of the event logs of a run whose files are there: MLflow has all that they say."""
+        """The digests of a run's event logs, where its files exist."""
         for folder in (paths.RUNS, paths.EVALUATIONS):
             if (self.root / folder / name).is_dir():
                 yield event_log.digest(self.root / folder / name)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Let MLflow no longer know that it has the event logs of these runs."""
+        """Make MLflow forget that it has the event logs of these runs."""
         with contextlib.closing(sqlite3.connect(self.root / STORE)) as database, database:
             for name in names:
                 for digest in self._digests(name):

@@ -20,9 +20,9 @@ SIZE = 2048  # rows and columns of the matrices: large enough for the highest ra
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Count those of a training step for one image: outputs, gradients by weights and by inputs.
+    """Count those of a training step for an image: outputs, gradients of weights and of inputs.
 
-    The images themselves need no gradient. Adding biases, activations, pooling and Adam come extra.
+    The images themselves need no gradient. Biases, activations, pooling and Adam are left out.
     """
     total = 0
     weighted = [layer for layer in model.layers if layer.weights]

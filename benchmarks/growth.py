@@ -3,8 +3,8 @@
     python benchmarks/growth.py
 
 measures point by point in a project of its own, and writes results/growth.md and a figure,
-docs/images/growth.png. Killed, it goes on where it was. The measure is processor seconds, which
-other work on the machine moves little, and memory. The slope of a curve is that between its last
+docs/images/growth.png. Killed, it resumes where it was. The measure is processor seconds, which
+other work on the machine affects little, and memory. The slope of a curve is that between its last
 two points, on logarithmic axes: 1 is linear.
 """
 
@@ -45,7 +45,7 @@ Points = dict[int, dict[str, float]]  # by size, values by the name of their cur
 
 @dataclass(frozen=True)
 class Effort:
-    """Up to which sizes it is measured."""
+    """The sizes that are measured."""
 
     name: str
     images: Sequence[int]
@@ -182,7 +182,7 @@ def page_seconds(root: Path, runs: int) -> dict[str, float]:
 
 
 def post(address: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What an address answers to JSON."""
+    """The response of an address to JSON."""
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(address, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=300) as answer:
@@ -190,14 +190,14 @@ def post(address: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def processor_seconds(pid: int) -> float:
-    """Of a process and those below it."""
+    """Of a process and its children."""
     process = psutil.Process(pid)
     times = [one.cpu_times() for one in [process, *process.children(recursive=True)]]
     return float(sum(one.user + one.system for one in times))
 
 
 def of_jobs(root: Path, count: int) -> dict[str, float]:
-    """MiB that one process holds before each of so many jobs of a sweep, by the job's number."""
+    """MiB that one process holds before each of `count` jobs of a sweep, by the job's number."""
     make_project(root, REAL_IMAGES, MODELS[:1])
     cost("dvc", "repro", "split", cwd=root)
     sweep = stage("train", "-m", f"model={MODELS[0]}", f"seed=range(0,{count})")
@@ -220,7 +220,7 @@ def of_jobs(root: Path, count: int) -> dict[str, float]:
 
 
 def parts(effort: Effort, kept: Kept, found: dict[str, Points]) -> list[Part]:
-    """Every point in turn; `found` takes them up by the name of their panel."""
+    """Every point in turn; `found` collects them by the name of their panel."""
     copied = kept.folder.resolve() / "copies"  # made once for all points that need it
     scratch = kept.folder.resolve() / "scratch"
 
@@ -351,7 +351,7 @@ def main() -> None:
         try:
             measure(EFFORTS[options.effort], options.output, options.figure)
         except KeyboardInterrupt:
-            sys.exit("stopped: the same command goes on from here")
+            sys.exit("stopped: the same command resumes from here")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an unfinished benchmark has measured, on disk, so that a killed one goes on where it was."""
+"""What an unfinished benchmark has measured, on disk, so that a killed one resumes where it was."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ class Kept:
         if measured and not changed:
             self._measured = measured
             spent = tqdm.format_interval(self.waiting)
-            return f"goes on: {len(measured)} measurement(s) taken over, {spent} of work"
+            return f"resumes: {len(measured)} measurement(s) reused, {spent} of work"
         shutil.rmtree(self.folder, ignore_errors=True)
         if changed:
             return "starts afresh: since the last measurement changed " + ", ".join(changed)
@@ -78,12 +78,12 @@ class Kept:
 
     @property
     def spent(self) -> float:
-        """Seconds that all took that were asked for, by this call or an earlier one."""
+        """Seconds that all measurements used so far took, made by this call or an earlier one."""
         return sum(float(self._measured[key]["seconds"]) for key in self._used)
 
     @property
     def waiting(self) -> float:
-        """Seconds that all took that an earlier call made and nothing has asked for yet."""
+        """Seconds that those took that an earlier call made and that are not used yet."""
         return sum(float(one["seconds"]) for one in self._measured.values()) - self.spent
 
     def remove(self) -> None:

@@ -1,7 +1,7 @@
-"""Ask a server as fast as it answers, from a process of its own, and print what came back as JSON.
+"""Load a server as fast as it responds, from a process of its own, and print the results as JSON.
 
-Each client has one connection and asks again when it is answered. An answer counts as good if its
-status is 200 and, where expected answers are given, its probabilities are theirs.
+Each client has one connection and sends its next request after each response. A response is good if
+its status is 200 and its probabilities are the expected ones, where those are given.
 """
 
 import argparse
@@ -50,13 +50,13 @@ class Tally:
         self.lost = 0  # asked, and the connection closed without an answer
 
     def is_over(self, now: float) -> bool:
-        """Whether no more is to be asked."""
+        """Whether no more requests are to be sent."""
         ended = self.end is not None and self.asked % 100 == 0 and self.end.exists()
         self.until = 0 if ended else self.until
         return now >= self.until
 
     def check(self, place: int, head: bytes, body: bytes) -> None:
-        """Count an answer to one of the requests."""
+        """Count a response to one of the requests."""
         status = head[9:12].decode()
         self.statuses[status] += 1
         found = head.find(b"x-model-version: ")
@@ -85,7 +85,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the first request."""
-        self.transport: Any = transport  # uvloop's are none of asyncio's
+        self.transport: Any = transport  # uvloop's are not asyncio's
         self.ask()
 
     def ask(self) -> None:
@@ -96,7 +96,7 @@ class Client(asyncio.Protocol):
         self.transport.write(self.tally.requests[self.place])
 
     def data_received(self, data: bytes) -> None:
-        """Count an answer once it is whole, and ask again."""
+        """Count a response once it is complete, and send the next request."""
         self.got = self.got + data if self.got else data
         end = self.got.find(HEADER_END)
         if end < 0:
@@ -117,7 +117,7 @@ class Client(asyncio.Protocol):
             self.ask()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End; what was asked and not answered is lost."""
+        """End; a request without a response is lost."""
         self.tally.lost += self.asked_at > 0
         self.done.set_result(None)
 
@@ -130,7 +130,7 @@ async def load(
     expected: Expected | None,
     end: Path | None,
 ) -> dict[str, Any]:
-    """Ask for some seconds; what came back."""
+    """Send requests for some seconds; what came back."""
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     tally = Tally(requests, expected, started + seconds, end)

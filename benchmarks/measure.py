@@ -1,4 +1,4 @@
-"""Commands, timed and weighed."""
+"""The time and the memory that commands take."""
 
 import json
 import os
@@ -22,13 +22,13 @@ ENVIRONMENT = dict(line.split("=", 1) for line in GIVEN.split("\0") if "=" in li
 
 @dataclass(frozen=True)
 class Measured:
-    """One figure, as often as it was measured."""
+    """One quantity, measured several times."""
 
     values: Sequence[float]
 
     @property
     def median(self) -> float:
-        """The middle of them."""
+        """The median."""
         return statistics.median(self.values)
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ def stage(name: str, *overrides: str) -> tuple[str, ...]:
 class Cost:
     """What a command took, with the processes that it waited for.
 
-    seconds: on the wall, which other work on the machine moves.
+    seconds: wall time, which other work on the machine affects.
     processor: seconds of processor time.
     memory: MiB that the largest of its processes held at once.
     """
@@ -96,7 +96,7 @@ class Cost:
 
 
 def cost(*command: str, cwd: Path) -> Cost:
-    """Run a command in a project that has its own sources and store, and weigh it."""
+    """Run a command in a project that has its own sources and store, and measure it."""
     with tempfile.TemporaryFile() as output:
         environment = {**ENVIRONMENT, "PYTHONPATH": "src", STORE: ""}
         start = time.perf_counter()

@@ -2,7 +2,7 @@
 
 The sides of a comparison run in turn, each in a process of its own, so that what slows the machine
 slows them alike; a ratio is one of medians. `make bench` and `make bench-quick` call this; killed,
-they go on where they were when they are called again.
+they resume where they were when they are called again.
 """
 
 import argparse
@@ -521,7 +521,7 @@ def head_of_the_page(effort: Effort) -> list[str]:
         "",
         f"- date: {date.today()}",
         f"- commit: {commit}{', with changes' if changed else ''}",
-        f"- effort: {effort.name}, {effort.rounds} round(s) where nothing else is said",
+        f"- effort: {effort.name}, {effort.rounds} round(s) unless stated otherwise",
         f"- processor: {', '.join([ours.name, *ours.numbers])}; {ours.vectors}",
         f"- cores, memory: {os.cpu_count()}, {memory()}",
         f"- Python: {python}",
@@ -574,7 +574,7 @@ def main() -> None:
         try:
             measure(effort, options.output or page_of(effort))
         except KeyboardInterrupt:
-            sys.exit("stopped: the same command goes on from here")
+            sys.exit("stopped: the same command resumes from here")
 
 
 if __name__ == "__main__":

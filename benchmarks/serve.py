@@ -1,7 +1,7 @@
-"""Measure the server beside `mlflow models serve`; write benchmarks/results/serve.md.
+"""Measure the server against `mlflow models serve`; write benchmarks/results/serve.md.
 
-The load comes from a process of its own, over connections that are kept, from 16 clients that each
-ask again when they are answered. `make bench-serve` calls this.
+The load comes from a process of its own, from 16 clients with a persistent connection each, which
+send their next request after each response. `make bench-serve` calls this.
 """
 
 import argparse
@@ -78,7 +78,7 @@ class Running:
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -156,7 +156,7 @@ def promote(root: Path, key: str) -> None:
 
 
 def break_artifacts(root: Path) -> list[str]:
-    """Make artifacts that must never answer; their keys."""
+    """Make artifacts that must never be served; their keys."""
     keys = [str(number) * 32 for number in range(3, 3 + BROKEN)]
     for key in keys:
         shutil.copytree(root / "exported" / ("1" * 32), root / "exported" / key)

@@ -1,6 +1,6 @@
 """Make what benchmarks/serve.py serves: a project with untrained models, exported, and for MLflow.
 
-Weights change no speed, so nothing is trained.
+Weights do not affect speed, so nothing is trained.
 """
 
 import json

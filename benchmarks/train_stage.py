@@ -1,7 +1,7 @@
 """A train stage of one epoch, with a clock on each of its parts.
 
 Prints one line of JSON: the seconds of each part, by name. What several libraries import counts
-for the first of them.
+towards the first of them.
 """
 
 import contextlib

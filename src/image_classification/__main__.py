@@ -1,7 +1,7 @@
-"""The door to every command: `python -m image_classification STAGE` and `image-classification`.
+"""The entry point of every command: `python -m image_classification STAGE`, `image-classification`.
 
 It composes and checks the configuration first, and only then imports the stage: the libraries of
-a stage take seconds, which nobody should wait for `--help` or for the news of a typing error.
+a stage take seconds to import, too long to wait for `--help` or for an error about a typo.
 """
 
 import os
@@ -24,19 +24,19 @@ COMMANDS = (
     *("repro", "sync", "links", "export", "predict", "promote", "rollback", "history"),
     *("serve", "feedback", "drift"),
 )
-USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run a stage by hand
+USAGE = f"""usage: image-classification STAGE [SETTING=VALUE ...]   run one stage
        image-classification STAGE --help                its settings
        image-classification repro --jobs N              the pipeline, up to N runs at once
-       image-classification sync                        upload to MLflow what it does not have
-       image-classification links                       where MLflow's pages show the runs
-       image-classification export [NAME ...]           models in the form that is served
-       image-classification predict FILE|FOLDER|- ...   what images show; --help tells more
-       image-classification promote [MODEL|VERSION]     make it champion, if the gate lets it pass
+       image-classification sync                        upload to MLflow what it lacks
+       image-classification links                       addresses of the runs in MLflow
+       image-classification export [NAME ...]           convert models for serving
+       image-classification predict FILE|FOLDER|- ...   classify images; see its --help
+       image-classification promote [MODEL|VERSION]     make it champion if it passes the gate
        image-classification rollback [--to N]           make an earlier champion champion again
        image-classification history                     every decision about the champion
-       image-classification serve [--port N]            answer over HTTP with the champion
-       image-classification feedback list|accept|discard  decide on what people said
-       image-classification drift                       whether images differ from validation's
+       image-classification serve [--port N]            serve the champion over HTTP
+       image-classification feedback list|accept|discard  review users' corrections
+       image-classification drift                       whether images differ from validation
 stages: {", ".join(STAGES)}"""
 
 

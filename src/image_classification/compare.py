@@ -2,7 +2,7 @@
 
 Models enter MLflow's registry here, as versions of one registered model per data set. The alias of
 a model's name is its best run by validation; `candidate` is the best run of the model that is best
-by its mean over all runs. Whether it becomes `champion`, the promotion gate decides.
+by its mean over all runs. The promotion gate decides whether it becomes `champion`.
 """
 
 import json
@@ -48,7 +48,7 @@ from image_classification.tracking.mlflow_store import UnreachableError
 from image_classification.tracking.outbox import upload
 
 CANDIDATE = "candidate"
-IDS = "MLflow's run ids are those of the store that this page was made with; another gives others."
+IDS = "MLflow's run ids belong to the store that this page was made with; another has others."
 REGISTERED_MODEL = (
     "Classifiers of the data set {name}, one version per run. `candidate` is the best run of the "
     "model with the best mean validation {metric}; `champion` is the last one that the promotion "
@@ -97,7 +97,7 @@ def compare(config: Config) -> Comparison:
 
 
 def _ask_gate(config: Config, best: Entry, chosen_from: int) -> int:
-    """Decide whether the best run becomes champion, and tell MLflow; an exit code as of upload."""
+    """Decide whether the best run becomes champion, and update MLflow; exit code as of upload."""
     name = config.data.dataset
     candidate = Candidate(best.model, best.seed, best.run)
     version = mlflow_promotions.versions(name, [best.run]).get(best.run)
@@ -145,7 +145,7 @@ def _baseline(split: Split) -> Baseline:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """The settings in params.yaml but nulls, which leave a setting to conf/ and to each model."""
+    """The settings in params.yaml except nulls, which leave them to conf/ and to each model."""
     params = dict(flatten(readers.read_mapping(paths.PARAMS, SETTINGS_HINT)))
     given = {
         "models": config.models,

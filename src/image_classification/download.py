@@ -22,11 +22,11 @@ def main(config: Config) -> None:
 
 
 def download(config: Config) -> dict[str, Path]:
-    """Fetch the files that are missing, trying one mirror after the other; list one's own.
+    """Fetch the files that are missing, trying one mirror after another; list the user's own.
 
     Returns:
-        The files by their role: train_images, train_labels, test_images, test_labels. Or, for one's
-        own data, `files`: the list of them.
+        The files by their role: train_images, train_labels, test_images, test_labels. Or, for the
+        user's own data, `files`: the list of them.
 
     Raises:
         UserError: no mirror had all the files; says why, for each mirror. Or the data set's file
@@ -62,7 +62,7 @@ def download(config: Config) -> dict[str, Path]:
 
 
 def _require_own_files(config: Config) -> None:
-    """Refuse the hashes of a data set whose file was copied: its data would be taken unnoticed.
+    """Refuse hashes copied from another data set's file: its data would be used unnoticed.
 
     Another split of the same data has the same files and mirrors, and is allowed.
     """

@@ -216,7 +216,7 @@ def _predictions(
 
 
 def _write_unlabelled(evaluation: Evaluation, split: Split, folder: Path) -> None:
-    """The predictions for images without labels, and as Kaggle takes them."""
+    """The predictions for images without labels, also in Kaggle's submission format."""
     if evaluation.unlabelled is None:
         return
     table = _predictions(evaluation.unlabelled, split.classes, split.names("unlabelled"))
@@ -258,7 +258,7 @@ def _draw_training(source: Path, title: str, folder: Path) -> None:
 
 
 def _events(evaluation: Evaluation, training: dict[str, Any], experiment: str) -> list[Event]:
-    # The run has the numbers in training.json since its training.
+    # The run already has the numbers in training.json.
     new_costs = {key: value for key, value in evaluation.costs.items() if key not in training}
     values = evaluation.metrics | new_costs
     return [

@@ -37,8 +37,8 @@ def main(config: Config) -> None:
 def split(config: Config) -> dict[str, Examples]:
     """Write the parts of the data set to data/split/.
 
-    Of MNIST and the like, validation examples are held out of the training images, and the test
-    images stay as they are. One's own images are checked, decoded and divided.
+    For MNIST and the like, validation examples are held out of the training images, and the test
+    images stay as they are. The user's own images are checked, decoded and split.
 
     Returns:
         `train`, `validation` and `test`, as written to data/split/.
@@ -81,7 +81,7 @@ def _read(data: DataConfig, part: str) -> Examples:
 
 
 def _require_contents(path: Path, expected: str) -> None:
-    """Check a raw file again: DVC restores what has gone bad in its cache without looking.
+    """Check a raw file again: DVC restores corrupt files from its cache without checking.
 
     Raises:
         UserError: the file is not what the data set's description says.
@@ -94,7 +94,7 @@ def _require_contents(path: Path, expected: str) -> None:
 
 
 def _own(data: DataConfig) -> None:
-    """Read, check, decode, divide and write one's own images."""
+    """Read, check, decode, split and write the user's own images."""
     require_listed(data, paths.RAW)
     reading = READERS[data.kind](data)
     records, found, problems = _inspected(reading)
@@ -119,7 +119,7 @@ def _own(data: DataConfig) -> None:
 
 
 def _inspected(reading: Reading) -> tuple[list[Record], list[Found], list[Problem]]:
-    """The images that have a header, what those say, and the problems so far."""
+    """The images that have a header, what it says, and the problems so far."""
     problems = list(reading.problems)
     records, found = [], []
     answers = bulk_decode.inspect_all(reading.records)
@@ -146,7 +146,7 @@ def _inventory(records: list[Record], found: list[Found], decoded: Decoded) -> I
 
 
 def _shape(data: DataConfig, found: list[Found]) -> tuple[int, int, int]:
-    """The shape that is set, or else that of the images: their size where it is one and small."""
+    """The shape that is set, or else that of the images: their size if all share a small one."""
     if data.image_shape:
         height, width, channels = data.image_shape
         return height, width, channels

@@ -1,6 +1,6 @@
 """Stage `train`: one model, one recipe, one seed; the model, its history and its run in MLflow.
 
-By hand: `hydra model=cnn`, or a sweep: `hydra -m model=nn,cnn seed=0,1`.
+Directly: `hydra model=cnn`, or a sweep: `hydra -m model=nn,cnn seed=0,1`.
 """
 
 import json
@@ -94,7 +94,7 @@ def train(config: Config, watch: Watch = lambda row: None) -> TrainedModel:
     Raises:
         PrunedError: `watch` has ended the run, which MLflow then shows as KILLED.
         UserError: there is no split, or one made from other data; the folder can't be written;
-            the model can't be built; another process is at work on this very run.
+            the model can't be built; another process is working on this run.
     """
     split = split_for_run(paths.SPLIT, config.data, config.seed)
     output = _require_writable(Path(config.output_dir))
@@ -118,7 +118,7 @@ def train(config: Config, watch: Watch = lambda row: None) -> TrainedModel:
             event_log.write(written, [*run.events, *last])
         run_folder.finish(folder)
         run.complete(last, output, model)
-        if not paths.is_dvc_stage():  # DVC, killed before it has taken the outputs, asks again
+        if not paths.is_dvc_stage():  # DVC, if killed before it stores the outputs, asks again
             run_folder.discard(folder)
     return trained
 
@@ -144,7 +144,7 @@ def _model_here(key: str) -> Path | None:
 
 
 def _require_writable(folder: Path) -> Path:
-    """Find out before the training that its results can be written."""
+    """Check before the training that its results can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:

@@ -58,9 +58,9 @@ def test_one_worker_may_train(cluster: str | None, monkeypatch: pytest.MonkeyPat
     [
         (TWO_WORKERS, "TF_CONFIG: names 2 workers, but on TensorFlow Keras cannot train one"),
         ('{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}', "names 3 workers"),
-        ("{", "TF_CONFIG: not what TensorFlow reads"),
-        ("[]", "TF_CONFIG: not what TensorFlow reads"),
-        ('{"cluster": {"worker": 2}}', "TF_CONFIG: not what TensorFlow reads"),
+        ("{", "TF_CONFIG: not valid for TensorFlow"),
+        ("[]", "TF_CONFIG: not valid for TensorFlow"),
+        ('{"cluster": {"worker": 2}}', "TF_CONFIG: not valid for TensorFlow"),
     ],
 )
 def test_several_workers_are_refused_on_tensorflow(

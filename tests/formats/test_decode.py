@@ -109,7 +109,7 @@ def truncated() -> bytes:
     ("contents", "cause"),
     [
         (b"", "empty"),
-        (b"<svg></svg>", "no image"),
+        (b"<svg></svg>", "not an image"),
         (truncated(), "damaged"),
         (bomb(), "pixels"),
     ],

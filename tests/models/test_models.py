@@ -293,7 +293,7 @@ def test_a_saved_model_may_hold_no_code(
     with pytest.raises(UserError) as error:
         saved.load(saved_model, sha256(saved_model))
 
-    assert f"it holds {said}, no layer of Keras that is free of code" in str(error.value)
+    assert f"it holds {said}, which is not a safe layer of Keras" in str(error.value)
 
 
 def test_a_saved_model_that_promises_terabytes_takes_no_memory(saved_model: Path) -> None:

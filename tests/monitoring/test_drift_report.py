@@ -31,13 +31,13 @@ def test_it_names_what_moved_in_which_direction_and_what_did_not() -> None:
     text = as_text(report(statistics(200, 1, confidence=-0.4, sharpness=0.2)))
 
     first, second, _, verdict, *lines = text.splitlines()
-    assert first.startswith("pets: 5,000 images answered by cnn-0, version 3, ")
+    assert first.startswith("pets: 5,000 images classified by cnn-0, version 3, ")
     assert first.endswith("from 2023-11-14 22:13 to 2023-11-14 23:13 UTC.")
     assert second == "Compared: 200 of them, with 2,000 validation images."
     assert verdict.startswith("Drift: ")
     assert lines[0].startswith("  confidence: less sure: median 0.0")
     assert lines[1].startswith("  sharpness: sharper or noisier: median 0.6")
-    assert lines[2].startswith("Not moved, as far as can be told: brightness, ")
+    assert lines[2].startswith("No shift detected: brightness, ")
     assert lines[-1].startswith("Drift is not harm")
 
 
@@ -47,8 +47,8 @@ def test_a_class_is_named_with_its_shares() -> None:
     text = as_text(report(Statistics(usual.values, np.ones(300, np.int32))))
 
     lines = ("dog, more often: 100.0%", "cat, less often: 0.0%")  # both moved as far
-    assert any(f"  answers: most of all {line} of the answers, of" in text for line in lines)
-    assert "Not moved, as far as can be told: confidence, " in text
+    assert any(f"  predictions: above all {line} of the images, in" in text for line in lines)
+    assert "No shift detected: confidence, " in text
 
 
 def test_no_drift_says_what_would_have_gone_unnoticed() -> None:
@@ -64,7 +64,7 @@ def test_too_few_images_are_not_judged(count: int) -> None:
     found = report(statistics(count, 1, brightness=1))
 
     assert as_text(found).splitlines()[-1] == (
-        f"Too few to judge: 50 images are needed, {count} are here."
+        f"Too few to judge: 50 images are needed, {count} were seen."
     )
     assert not found.drift
     assert as_json(found)["enough"] is False

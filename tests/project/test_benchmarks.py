@@ -69,7 +69,7 @@ def test_every_measurement_ends_with_a_figure_also_after_a_kill(
     done = trained.run(*command)
 
     assert done.returncode == 0, done.stderr
-    assert re.search(r"goes on: [3-9] measurement\(s\) taken over, \d+:\d\d of work", done.stderr)
+    assert re.search(r"resumes: [3-9] measurement\(s\) reused, \d+:\d\d of work", done.stderr)
     assert "PyTorch" in done.stderr
     shown = r"part (\d+) of 8: .+ \(\d+:\d\d so far, about \d+:\d\d left\)"
     found = [re.fullmatch(shown, line) for line in done.stderr.splitlines()]
@@ -165,7 +165,7 @@ def test_what_was_kept_says_what_it_took(tmp_path: Path) -> None:
 
     kept = Kept(folder, STAMP)
 
-    assert kept.origin == "goes on: 2 measurement(s) taken over, 02:10 of work"
+    assert kept.origin == "resumes: 2 measurement(s) reused, 02:10 of work"
     assert (kept.spent, kept.waiting) == (0, 130)
     assert kept.once("a", lambda: 2.5) == 1.5
     assert (kept.spent, kept.waiting) == (100, 30)

@@ -354,7 +354,7 @@ def test_a_rollback_goes_to_the_champion_before_or_to_the_one_named(
     rollbacks.roll_back("mnist", None, None)
     assert now() == "nn-0"  # the one that was champion before this
     for wrong in (0, 2, 4, 99):  # 2 is champion now, 4 was refused
-        with pytest.raises(UserError, match=rf"^{wrong}: no record of an earlier champion"):
+        with pytest.raises(UserError, match=rf"^{wrong}: not the record of an earlier champion"):
             rollbacks.roll_back("mnist", wrong, None)
     # What comes next is compared with the one that was rolled back to.
     outcome = decisions.decide(ask(make_run("dcnn", range(10))), config)
@@ -405,7 +405,7 @@ def test_damaged_answers_in_a_record_are_one_line(config: Config, make_run: Make
     assert record.validation is not None
     path.write_text(path.read_text().replace(record.validation.answers, "AAAA"))
 
-    with pytest.raises(UserError, match="the answers in a record are damaged"):
+    with pytest.raises(UserError, match="the predictions in a record are damaged"):
         decisions.decide(ask(make_run("cnn", range(20))), config)
 
 

@@ -80,7 +80,7 @@ def test_no_reason_helps_what_may_be_worse_than_the_margin() -> None:
 
     assert not found.promoted
     assert found.reason == (
-        "the difference may be as low as -0.21 points, and promotion.margin asks for more than -0.2"
+        "the difference may be as low as -0.21 points, and promotion.margin requires more than -0.2"
     )
     assert decide(evidence(worse, SLIM), replace(SETTINGS, margin=-0.3)).promoted
     at_the_margin = replace(EVEN, low=-0.002)

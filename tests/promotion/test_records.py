@@ -118,7 +118,7 @@ def test_a_damaged_line_is_named(values: dict[str, object]) -> None:
     with Path("promotions/mnist.jsonl").open("ab") as stream:
         stream.write(change(**values) + b"\n")
 
-    with pytest.raises(UserError, match=r"^promotions/mnist.jsonl, line 2: no record of a deci"):
+    with pytest.raises(UserError, match=r"^promotions/mnist.jsonl, line 2: not a record of a deci"):
         records.read("mnist")
 
 
@@ -127,7 +127,7 @@ def test_what_is_no_record_at_all_is_one_line(contents: bytes) -> None:
     Path("promotions").mkdir()
     Path("promotions/mnist.jsonl").write_bytes(contents)
 
-    with pytest.raises(UserError, match="line 1: no record"):
+    with pytest.raises(UserError, match="line 1: not a record"):
         records.read("mnist")
 
 

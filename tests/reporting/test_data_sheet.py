@@ -249,7 +249,7 @@ def test_every_finding_has_its_place_in_facts_and_listings(tmp_path: Path) -> No
     assert titles == [
         "Same pixels in several parts",
         "Same pixels",
-        "Look-alikes",
+        "Near-duplicates",
         "Bad files left out",
     ]
 

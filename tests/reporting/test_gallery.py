@@ -300,7 +300,7 @@ def test_the_majority_baseline_stands_beside_the_models(tmp_path: Path, compose:
     said = "accuracy 0.1100, balanced accuracy 0.1000, macro F1 0.0200."
     assert f"<p>{BASELINE.sentence()}</p>" in text
     assert BASELINE.sentence().endswith(said)
-    assert BASELINE.sentence().startswith("Naming 7,")
+    assert BASELINE.sentence().startswith("Always predicting 7,")
 
 
 def test_a_likely_label_error_is_found_by_its_file(tmp_path: Path, compose: Compose) -> None:

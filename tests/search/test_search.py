@@ -217,7 +217,7 @@ def test_the_same_trial_at_once_is_refused_and_leaves_the_first_one_alone(
         raise AssertionError("trained twice")
 
     def meanwhile(given: Config, watch: job.Watch) -> Any:
-        with pytest.raises(UserError, match="is at work on trial 0 of tried: wait until it ends"):
+        with pytest.raises(UserError, match="is working on trial 0 of tried: wait until it ends"):
             job.main(config, refused)
         return trained(given, watch)
 

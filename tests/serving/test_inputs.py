@@ -57,7 +57,7 @@ def test_a_drawing_is_normalised_at_its_own_size(tmp_path: Path) -> None:
     ("data", "cause"),
     [
         (b"", "empty"),
-        (b"no image", "no image"),
+        (b"no image", "not an image"),
         (png(photograph())[:200], "damaged"),
     ],
 )

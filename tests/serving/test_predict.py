@@ -94,7 +94,7 @@ def test_bad_files_are_listed_and_the_others_predicted(
     counts = predict.predict(ask("folder", "gone.png", "images.npy"), exported)
 
     printed = capsys.readouterr()
-    assert "folder/bad.png: no image" in printed.err
+    assert "folder/bad.png: not an image" in printed.err
     assert "gone.png: is missing" in printed.err
     assert counts == Counts(predicted=2 * len(IMAGES), bad=2)
     assert counts.exit_code == predict.SOME_BAD

@@ -55,10 +55,11 @@ def test_a_decision_names_corrections_or_all(store: Corrections) -> None:
     discarded = command.feedback(store, "discard", every=True)
 
     assert (
-        accepted == f"1 accepted, 2 wait: use them with data.name=table data.path={store.accepted}"
+        accepted
+        == f"1 accepted, 2 pending: use them with data.name=table data.path={store.accepted}"
     )
-    assert discarded == "2 discarded, 0 wait"
-    assert command.feedback(store, "list") == "No feedback waits."
+    assert discarded == "2 discarded, 0 pending"
+    assert command.feedback(store, "list") == "No feedback is pending."
 
 
 @pytest.mark.slow
@@ -81,9 +82,9 @@ def test_drift_of_what_a_server_has_seen(
     inverted = trained_copy.run(*COMMAND, "drift")
     found = trained_copy.run(*COMMAND, "drift", "--format", "json", "--hours", "2")
 
-    assert "Too few to judge: 50 images are needed, 40 are here." in few
+    assert "Too few to judge: 50 images are needed, 40 were seen." in few
     assert clean.returncode == 0, clean.stdout + clean.stderr
-    assert "200 images answered by tiny_cnn-0, version" in clean.stdout
+    assert "200 images classified by tiny_cnn-0, version" in clean.stdout
     assert "No drift" in clean.stdout
     assert inverted.returncode == found.returncode == FOUND
     assert "  brightness: brighter: median" in inverted.stdout

@@ -269,7 +269,7 @@ def test_the_second_make_repro_waits_for_the_first(tmp_path: Path) -> None:
 
     assert [process.returncode for process in both] == [0, 0], outputs
     assert (root / "log").read_text().split() == ["start", "end", "start", "end"]
-    assert sum("another make is at work here: waiting" in output for output in outputs) == 1
+    assert sum("another make is running here: waiting" in output for output in outputs) == 1
 
 
 def test_a_killed_make_holds_up_no_other(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_make_repro_repairs_a_dvc_lock_that_was_cut_short(
 
     repaired = project.must("make", "repro")
 
-    assert "dvc.lock was cut short" in repaired
+    assert "dvc.lock was truncated" in repaired
     assert "Running stage" not in repaired
     assert stamp.stat().st_mtime_ns == made or not committed
     assert lock.read_text() == whole

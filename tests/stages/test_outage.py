@@ -187,7 +187,7 @@ def test_outages_in_one_run_lose_nothing_and_log_nothing_twice(
     assert "epoch 60 of 60" in said
     assert "the event logs of 1 folder(s) wait in outbox/" in errors
     assert errors.count("the run continues, and its events wait on disk") == 3
-    assert errors.count("MLflow answers again") == 2
+    assert errors.count("MLflow is back") == 2
     assert (workspace / "outputs/it/model.keras").exists()
     assert sync.sync() == outbox.NOT_UPLOADED
     line.mend()

@@ -223,7 +223,7 @@ def test_the_report_and_mlflows_note_tell_what_is_in_the_data(
     doubts = (
         "2 images with the same pixels have different labels, such as train/blue/wrong.png, "
         "train/red/1.png",
-        "2 images are in several parts with the same pixels, such as test/blue/again.png, "
+        "2 images with the same pixels are in several parts, such as test/blue/again.png, "
         "train/blue/0.png",
     )
     facts = {
@@ -256,7 +256,7 @@ def test_the_report_and_mlflows_note_tell_what_is_in_the_data(
     for title, row in {
         "Same pixels, different labels": ["1", "train/blue/wrong.png, train/red/1.png"],
         "Same pixels in several parts": ["1", "test/blue/again.png, train/blue/0.png"],
-        "Look-alikes": ["1", "test/blue/brighter.png", "train/blue/2.png"],
+        "Near-duplicates": ["1", "test/blue/brighter.png", "train/blue/2.png"],
         "Bad files left out": ["1", "train/red/<i>empty.png", "empty"],
     }.items():
         assert table_rows(raw, f"{title}: 1 of 1")[1:] == [row]
@@ -342,7 +342,7 @@ def test_all_that_is_bad_stops_the_split_and_is_named(
     named = capsys.readouterr().err
     for name in (
         "red/empty.png: empty",
-        "blue/text.jpg: no image",
+        "blue/text.jpg: not an image",
         "green/00.png: damaged",
         "rare: good images of this class: 1, needed: at least 3",
     ):
@@ -411,7 +411,7 @@ def test_an_image_in_two_given_parts_is_named(
 
     made("folder", place / "mine")
 
-    assert "9 images are in several parts with the same pixels" in capsys.readouterr().err
+    assert "9 images with the same pixels are in several parts" in capsys.readouterr().err
 
 
 def test_folds_take_turns_and_hold_out_everything_once(

@@ -170,6 +170,6 @@ def test_the_commands_say_in_a_line_what_is_wrong(trained_copy: Project) -> None
     (trained_copy.root / "promotions/tiny.jsonl").write_text("x\n")
     done = trained_copy.run(sys.executable, "-m", "image_classification", "history")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: promotions/tiny.jsonl, line 1: no record of a decision")
+    assert done.stderr.startswith("error: promotions/tiny.jsonl, line 1: not a record of a dec")
     shutil.rmtree(trained_copy.root / paths.PROMOTIONS)
     assert "no decision yet" in trained_copy.must("image-classification", "history")

@@ -212,7 +212,7 @@ def test_a_server_killed_again_and_again_holds_everything_once(
     finally:
         run.kill()
         server.kill()
-    noticed = errors.count("MLflow answers again")
+    noticed = errors.count("MLflow is back")
     print(f"{outages} kills of the server, {noticed} noticed, {count} metric values once each")
     assert outages == RESTARTS
     assert noticed >= 1

@@ -12,7 +12,7 @@ from image_classification.tracking import run_folder
 
 def test_a_run_is_the_work_of_one_process_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    message = f"process {os.getpid()} is at work on this very run: wait until it ends"
+    message = f"process {os.getpid()} is working on this run: wait until it ends"
     with (
         run_folder.locked_folder(folder),
         pytest.raises(UserError, match=message),

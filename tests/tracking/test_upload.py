@@ -75,7 +75,7 @@ def test_what_is_refused_waits_once_and_is_uploaded_once(
         down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         assert outbox.upload(folder) == outbox.NOT_UPLOADED
         assert outbox.upload(folder) == outbox.NOT_UPLOADED
-    assert "127.0.0.1:9 can't be used: it does not answer" in capsys.readouterr().err
+    assert "127.0.0.1:9 can't be used: it does not respond" in capsys.readouterr().err
     assert len(waiting(project)) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
 
@@ -352,7 +352,7 @@ def test_sync_copies_nothing_that_stays_where_it_is(
 
     assert sync.sync() == outbox.NOT_UPLOADED
 
-    assert "does not answer: the event logs of 1 folder(s) wait for" in capsys.readouterr().err
+    assert "does not respond: the event logs of 1 folder(s) wait for" in capsys.readouterr().err
     assert waiting(project) == []
 
 
@@ -486,7 +486,7 @@ def test_an_outage_in_the_background_is_tried_again(
     assert [run.data.params for run in found()] == [{"a": "1"}]
     said = capsys.readouterr().err
     assert said.count("MLflow: down: the run continues") == 1
-    assert said.count("MLflow answers again") == 1
+    assert said.count("MLflow is back") == 1
 
 
 def test_metrics_are_gathered_so_that_uploads_hold_the_training_up_less(

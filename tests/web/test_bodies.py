@@ -136,7 +136,7 @@ def test_json_that_holds_no_image_is_refused_in_one_line(value: Any, said: str) 
         ),
         (bodies.RAW, b"1" * 12 * (limits.MOST_IMAGES + 1), 413, "1,001 images are too many"),
         (bodies.RAW, b"", 422, "empty"),
-        ("image/png", b"no image", 422, "no image"),
+        ("image/png", b"no image", 422, "not an image"),
         ("image/png", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, 422, "image"),
         ("text/html", b"x", 415, "Content-Type 'text/html': give one of image/png"),
         ("", b"x", 415, "no Content-Type"),

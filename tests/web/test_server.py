@@ -141,7 +141,7 @@ def test_invocations_are_answered_as_mlflow_does(server: Server) -> None:
         ("POST", "/predict", b'{"image": [0.5]}', bodies.JSON, 422, "fractions from 0 to 1"),
         ("POST", "/invocations", b'{"inputs": [0.5]}', bodies.JSON, 422, "fractions from 0 to 1"),
         ("POST", "/predict", b"12", RAW, 422, "2 bytes are not a whole number"),
-        ("POST", "/predict", b"12", "image/png", 422, "no image"),
+        ("POST", "/predict", b"12", "image/png", 422, "not an image"),
         ("POST", "/predict", b"x=1", "application/x-www-form-urlencoded", 415, "give one of"),
         ("POST", "/invocations", b"x", "image/png", 415, "application/json"),
         ("GET", "/predict", None, "", 405, "use POST"),
@@ -309,7 +309,7 @@ def test_a_new_champion_is_taken_up_without_losing_a_request(root: Path) -> None
         for key, run in ((REVERSED, "reversed-0"), (STRAIGHT, "straight-0")) * 2:
             (root / "log.txt").write_text("")
             promote(root, key)
-            server.wait_for_log(f"{run} .* answers")
+            server.wait_for_log(f"{run} .* is served")
         ended.set()
         for thread in asking:
             thread.join()
@@ -331,7 +331,7 @@ def test_a_broken_champion_never_answers(root: Path) -> None:
             ("d" * 32, {"weights_sha256": "0" * 64}, "made from other weights than"),
         ):
             promote(root, key, **changes)
-            server.wait_for_log(f"straight-0 .* keeps answering: .*{said}")
+            server.wait_for_log(f"straight-0 .* stays in service: .*{said}")
 
             answer = server.predict(striped(3))
             assert (answer.headers["x-model-version"], answer.said) == ("1", "3")
@@ -341,7 +341,7 @@ def test_a_broken_champion_never_answers(root: Path) -> None:
         assert other.exists()
 
         promote(root, REVERSED)
-        server.wait_for_log("reversed-0 .* answers")
+        server.wait_for_log("reversed-0 .* is served")
         assert server.predict(striped(3)).said == "6"
         assert server.metric("champion_is_current") == 1
 
@@ -350,7 +350,7 @@ def test_damaged_records_leave_the_champion_alone(root: Path) -> None:
     with serving(root) as server:
         with (root / "promotions/mnist.jsonl").open("a") as stream:
             stream.write("{nonsense}\n")
-        server.wait_for_log("keeps answering: .*mnist.jsonl, line 2")
+        server.wait_for_log("stays in service: .*mnist.jsonl, line 2")
 
         assert server.predict(striped(3)).said == "3"
 
@@ -421,7 +421,7 @@ def test_a_missing_artifact_is_a_line_of_the_export(root: Path) -> None:
     """There is no trained run here that could be exported."""
     with serving(root) as server:
         promote(root, "e" * 32)
-        server.wait_for_log("straight-0 .* keeps answering: other-0 can't be exported: ")
+        server.wait_for_log("straight-0 .* stays in service: other-0 can't be exported: ")
 
         assert server.predict(striped(3)).said == "3"
         assert not (root / paths.EXPORTED / ("e" * 32)).exists()

@@ -1,1 +1,1 @@
-"""The commands beside the stages, a file each."""
+"""The commands besides the stages, one file each."""

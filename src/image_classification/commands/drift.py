@@ -1,7 +1,7 @@
 """Command `image-classification drift`: do incoming images still look like validation?
 
-It compares what the server has observed lately, anonymous numbers of each image, with the same
-numbers of the validation images under the same model.
+It compares anonymous statistics of the images that the server has seen lately with those of the
+validation images under the same model.
 """
 
 import argparse
@@ -32,7 +32,7 @@ MOST = 10_000  # validation images, evenly spaced
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Run the command; words with `=` are settings. Exit code 0 without drift, 3 with it."""
+    """Run the command; arguments with `=` are settings. Exit code 0 without drift, 3 with it."""
     settings = [word for word in arguments if is_setting(word)]
     given = parser().parse_args([word for word in arguments if not is_setting(word)])
     with one_line_errors():
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words that the command takes."""
+    """The arguments of the command."""
     made = argparse.ArgumentParser("image-classification drift", description=__doc__)
     help_hours = "look at the last HOURS hours only (default: all that is kept, 24)"
     made.add_argument("--hours", type=float, default=observations.HOURS, help=help_hours)
@@ -56,7 +56,7 @@ def drift(data: DataConfig, hours: float = observations.HOURS) -> Report:
     """Compare what was observed in the last hours with the validation images.
 
     Raises:
-        UserError: nothing was observed, or the model that was, or its split, is not there.
+        UserError: nothing was observed, or the model observed, or its split, is missing.
     """
     window = observations.read(data.dataset, hours)
     served = artifact.read(paths.EXPORTED / window.key)

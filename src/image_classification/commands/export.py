@@ -1,7 +1,7 @@
-"""Command `image-classification export [NAME ...]`: models in the form that is served.
+"""Command `image-classification export [NAME ...]`: convert models for serving.
 
-Of each run that a name means, its registered model becomes a file that answers without TensorFlow.
-It counts only after it has answered all test images as Keras does.
+The registered model of each run named becomes a file that predicts without TensorFlow. It counts
+only once its predictions for all test images agree with those of Keras.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from image_classification.tracking.outbox import upload
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command; words with `=` are settings, the others name runs."""
+    """Run the command; arguments with `=` are settings, the others name runs."""
     with one_line_errors():
         os.chdir(paths.project_root())
         given = parser().parse_args(arguments).words
@@ -53,10 +53,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def export(config: Config, words: Sequence[str]) -> list[Artifact]:
-    """Export the runs that words mean: the champion and the best of each model without any.
+    """Export the runs named; without names, the champion and the best run of each model.
 
     Raises:
-        UserError: a word means no run, there is no split of this data, or a model has other inputs
+        UserError: a name means no run, there is no split of this data, or a model has other inputs
             or outputs than the data, or can't be converted.
     """
     name = config.data.dataset
@@ -193,6 +193,6 @@ def _line(exported: Artifact) -> str:
     size = exported.file.stat().st_size
     return (
         f"{exported.run} ({version}): {exported.file}, {size / 1e6:,.1f} MB, {exported.engine}: "
-        f"{checked['labels_equal']:,} of {checked['images']:,} labels as by Keras, probabilities "
+        f"{checked['labels_equal']:,} of {checked['images']:,} labels as in Keras, probabilities "
         f"within {checked['largest_difference']:.0e}"
     )

@@ -1,4 +1,4 @@
-"""Command `image-classification feedback`: what people said of answers, for a person to decide on.
+"""Command `image-classification feedback`: review users' corrections of predictions.
 
 Nothing enters training by itself: accepted images are a data set of their own, of the kind table.
 """
@@ -16,11 +16,11 @@ from image_classification.core.errors import UserError
 from image_classification.monitoring.corrections import MANIFEST, Correction, Corrections
 
 SHORT = 8  # characters of an id that are shown
-HEAD: tuple[str, ...] = ("ID", "TIME", "SAID TO BE", "ANSWERED", "PROBABILITY", "VERSION")
+HEAD: tuple[str, ...] = ("ID", "TIME", "LABEL", "PREDICTED", "PROBABILITY", "VERSION")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the command; words with `=` are settings."""
+    """Run the command; arguments with `=` are settings."""
     settings = [word for word in arguments if is_setting(word)]
     given = parser().parse_args([word for word in arguments if not is_setting(word)])
     with one_line_errors():
@@ -30,10 +30,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The words that the command takes."""
+    """The arguments of the command."""
     made = argparse.ArgumentParser("image-classification feedback", description=__doc__)
     made.add_argument("action", choices=("list", "accept", "discard"))
-    made.add_argument("ids", nargs="*", metavar="ID", help="of a correction, or its beginning")
+    made.add_argument("ids", nargs="*", metavar="ID", help="of a correction, or a prefix of it")
     made.add_argument("--all", action="store_true", help="accept or discard every correction")
     made.add_argument("--format", choices=("table", "json"), default="table", help="of the list")
     return made
@@ -46,10 +46,10 @@ def feedback(
     every: bool = False,
     form: str = "table",
 ) -> str:
-    """List the corrections, or decide on some of them; what to print.
+    """List the corrections, or decide on some of them; returns what to print.
 
     Raises:
-        UserError: there is no such correction, or which ones are meant is not said.
+        UserError: there is no such correction, or none is named.
     """
     if action == "list":
         return _listed(store, ids, form)
@@ -60,9 +60,9 @@ def feedback(
     decide = store.accept if action == "accept" else store.discard
     chosen = decide(ids)
     if action == "discard":
-        return f"{len(chosen)} discarded, {len(store.waiting())} wait"
+        return f"{len(chosen)} discarded, {len(store.waiting())} pending"
     use = f"use them with data.name=table data.path={store.accepted}"
-    return f"{len(chosen)} accepted, {len(store.waiting())} wait: {use}"
+    return f"{len(chosen)} accepted, {len(store.waiting())} pending: {use}"
 
 
 def _listed(store: Corrections, ids: Sequence[str], form: str) -> str:
@@ -74,7 +74,7 @@ def _listed(store: Corrections, ids: Sequence[str], form: str) -> str:
     if form == "json":
         return json.dumps([{"id": one.id, **asdict(one)} for one in waiting], indent=2)
     if not waiting:
-        return "No feedback waits."
+        return "No feedback is pending."
     rows = [HEAD, *map(_row, waiting)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

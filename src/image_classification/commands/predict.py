@@ -1,4 +1,4 @@
-"""Command `image-classification predict`: what images show.
+"""Command `image-classification predict`: classify images.
 
 It needs no TensorFlow and no MLflow, so that it starts at once. A model that has not been exported
 yet is exported first.
@@ -34,9 +34,9 @@ from image_classification.serving.engine import Engine
 from image_classification.serving.inputs import of_source
 
 PART = 256  # images in memory at once
-DRAWN = 100  # images on a sheet, the most
+DRAWN = 100  # images on a sheet at most
 LARGEST = 2**26  # bytes of an image on standard input
-SOME_BAD = 3  # exit code: some images were predicted, others are no images
+SOME_BAD = 3  # exit code: some images were predicted, others are not images
 
 Pixels = NDArray[np.uint8]
 Source = tuple[str, Path | bytes | NDArray[Any]]  # an image's name, and where it is
@@ -72,7 +72,7 @@ class Asked:
 
 @dataclass
 class Counts:
-    """What became of the images."""
+    """How many images were predicted, and how many were bad."""
 
     predicted: int = 0
     bad: int = 0
@@ -88,17 +88,17 @@ class Counts:
         return 0 if self.predicted else 1
 
     def line(self, model: Artifact) -> str:
-        """All of it in a line."""
+        """A summary in one line."""
         version = f", version {model.version}" if model.version else ""
         bad = f"; {self.bad:,} can't be used, listed above" if self.bad else ""
         return f"{self.predicted:,} predicted by {model.run}{version}{bad}"
 
 
 def parse(arguments: Sequence[str]) -> Asked:
-    """Read the command line; a wrong word ends the command with exit code 2."""
+    """Read the command line; an invalid argument ends the command with exit code 2."""
     parser = argparse.ArgumentParser(
         "image-classification predict",
-        description="Say what images show.",
+        description="Classify images.",
         epilog="Exit code: 0 if all were predicted, 3 if only some could be, 1 if none.",
     )
     add = parser.add_argument
@@ -110,9 +110,9 @@ def parse(arguments: Sequence[str]) -> Asked:
         "files, .npy, .npz; - is one image on standard input",
     )
     add("--model", default=lookup.CHAMPION, help="champion, cnn, 3 (a version), cnn-0 or a key")
-    add("--format", choices=outputs.FORMATS, help="default: as --output ends, or table")
+    add("--format", choices=outputs.FORMATS, help="default: by the suffix of --output, or table")
     add("--output", type=Path, help="a file to write instead of standard output")
-    add("--sheet", type=Path, help=f"a picture of the first {DRAWN} images to draw, .png")
+    add("--sheet", type=Path, help=f"draw the first {DRAWN} images into this .png")
     add("--example", action="store_true", help="predict the first test image")
     words = parser.parse_args(arguments)
     if not words.sources and not words.example:
@@ -138,15 +138,15 @@ def _form(output: Path | None) -> str:
 
 
 def ready(word: str) -> Artifact:
-    """The artifact that a word means, exported now if it has not been.
+    """The artifact that a name stands for, exported now if it has not been.
 
     Raises:
-        UserError: the word means no model, or its artifact can't be made, or is damaged.
+        UserError: there is no such model, or its artifact can't be made, or is damaged.
     """
     name = compose().data.dataset
     key = lookup.key_of(word, name)
     if key is None or not (paths.EXPORTED / key / DESCRIPTION_FILE).is_file():
-        print(f"{word} is being exported, once", file=sys.stderr)
+        print(f"exporting {word}, once", file=sys.stderr)
         command = [sys.executable, "-m", "image_classification", "export", key or word]
         done = subprocess.run(command, stdout=sys.stderr, check=False)
         key = lookup.key_of(word, name)
@@ -158,7 +158,7 @@ def ready(word: str) -> Artifact:
 
 
 def predict(asked: Asked, model: Artifact) -> Counts:
-    """Predict all images, a part at a time; what is no image is listed on stderr.
+    """Predict all images, a part at a time; what is not an image is listed on stderr.
 
     Raises:
         UserError: a table can't be read, or the output can't be written.
@@ -249,8 +249,8 @@ def _progress() -> "tqdm[NoReturn]":
 
 
 def _draw(drawn: Sequence[Predicted], counts: Counts, model: Artifact, target: Path) -> None:
-    """Draw what the model saw, each image below what it is taken for."""
-    from image_classification.evaluation import captions, figures  # only who draws waits for them
+    """Draw what the model saw, each image below its predicted class."""
+    from image_classification.evaluation import captions, figures  # slow to import, only used here
 
     names = [name for name, _, _ in drawn]
     said = [

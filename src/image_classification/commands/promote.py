@@ -21,7 +21,7 @@ from image_classification.promotion.evidence import Held, Side
 from image_classification.promotion.records import Judged
 from image_classification.tracking import mlflow_promotions
 
-REFUSED = 3  # exit code: the gate did not let it pass
+REFUSED = 3  # exit code: the gate refused it
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -39,16 +39,16 @@ def main(arguments: Sequence[str]) -> NoReturn:
 
 
 def promote(config: Config, named: str | None, reason: str | None, dry_run: bool) -> int:
-    """Decide whether a run of the last comparison becomes champion, and tell MLflow.
+    """Decide whether a run of the last comparison becomes champion, and update MLflow.
 
     Args:
         config: of the project.
         named: the version, the model, the run or its key; None for the best by validation.
         reason: a person's, to promote what is no worse; None without one.
-        dry_run: decide, and keep and tell nothing.
+        dry_run: decide only; record nothing, and leave MLflow as it is.
 
     Returns:
-        The exit code: 0; REFUSED; or that of outbox.upload, if MLflow could not be told.
+        The exit code: 0; REFUSED; or that of outbox.upload, if MLflow could not be updated.
 
     Raises:
         UserError: there is no such run, or a file is missing or damaged.

@@ -1,7 +1,7 @@
 """Command `image-classification repro --jobs N`: the pipeline, up to N runs at once.
 
-DVC runs one stage after the other. But several DVCs may be at work on different stages, since DVC
-gives up its lock of the project while a stage runs. So each run gets a DVC of its own, which trains
+DVC runs one stage after another. But several DVCs can run different stages at once, since DVC
+releases its lock on the project while a stage runs. So each run gets a DVC of its own, which trains
 and evaluates it. At the end a plain `dvc repro` runs the rest, and decides whether all is done.
 """
 
@@ -18,7 +18,7 @@ from image_classification.core import paths
 from image_classification.core.command import one_line_errors
 
 DVC = (sys.executable, "-m", "dvc")
-# Each DVC, and with it its stage, gets SIGTERM when this process dies, however it does.
+# Each DVC, and with it its stage, gets SIGTERM when this process dies, however that happens.
 BESIDE_OTHERS = ("setpriv", "--pdeathsig", "TERM", *DVC, "--wait-for-lock")
 NEEDED_BY_ALL = {"download", "split"}
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command's words."""
+    """The arguments of the command."""
     made = argparse.ArgumentParser("image-classification repro", description=__doc__)
     made.add_argument("--jobs", type=int, required=True, help="how many runs at once, from 1")
     return made
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 def names_of_runs(stages: Sequence[str]) -> list[str]:
     """The runs that stages train or evaluate, from the last to the first.
 
-    The last in `params.yaml` are usually the longest; started first, they keep no one waiting.
+    The last in `params.yaml` are usually the longest; started first, they hold up nothing.
     """
     return list(
         dict.fromkeys(stage.partition("@")[2] for stage in reversed(stages) if "@" in stage)
@@ -59,12 +59,12 @@ def names_of_runs(stages: Sequence[str]) -> list[str]:
 
 
 def run_all(names: Sequence[str], jobs: int) -> int:
-    """Train and evaluate runs, so many at once; a run that fails stops no other.
+    """Train and evaluate runs, `jobs` at once; a run that fails stops no other.
 
     Returns:
-        1 if any failed, whose errors are printed last; else 0.
+        1 if any failed (their errors are printed last), else 0.
     """
-    with ThreadPoolExecutor(jobs) as pool:  # Ctrl-C reaches all, and starts no other
+    with ThreadPoolExecutor(jobs) as pool:  # Ctrl-C reaches all, and no other starts
         said = list(pool.map(_train_and_evaluate, names))
     errors = [line for lines in said for line in lines]
     print("".join(errors), end="", file=sys.stderr, flush=True)
@@ -72,9 +72,9 @@ def run_all(names: Sequence[str], jobs: int) -> int:
 
 
 def _train_and_evaluate(name: str) -> list[str]:
-    """The errors of a run, whose lines are printed as they come, each behind its name."""
+    """Print the lines of a run as they come, each prefixed with its name; return its errors."""
     stages = [f"train@{name}", f"evaluate@{name}"]
-    # --single-item: else DVC would lock what these depend on, to see whether it must be made.
+    # --single-item: otherwise DVC would lock what these depend on, to see if it is up to date.
     with subprocess.Popen(
         [*BESIDE_OTHERS, "repro", "--single-item", *stages],
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -104,7 +104,7 @@ def _changed_stages() -> list[str]:
 
 
 def _dvc(*words: str, stdout: int | None = None) -> str:
-    """What a DVC wrote to a pipe; if it fails, exit: it has said why."""
+    """What DVC wrote to a pipe; if DVC fails, exit: it has said why."""
     with ThreadPoolExecutor(1) as pool:  # on Ctrl-C, which reaches it as well, let it end by itself
         run = partial(subprocess.run, stdout=stdout, text=True, check=False)
         done = pool.submit(run, [*BESIDE_OTHERS, *words]).result()

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
 
 
 def rollback(name: str, number: int | None, reason: str | None) -> int:
-    """Make an earlier champion champion again, without asking the gate, and tell MLflow.
+    """Make an earlier champion champion again, bypassing the gate, and update MLflow.
 
     Args:
         name: of the registered model.
@@ -46,6 +46,6 @@ def rollback(name: str, number: int | None, reason: str | None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The arguments of the command."""
     made = argparse.ArgumentParser("image-classification rollback", description=__doc__)
-    made.add_argument("--to", type=int, metavar="N", help="the decision in `history` (the last)")
+    made.add_argument("--to", type=int, metavar="N", help="decision in `history` (the one before)")
     made.add_argument("--reason", help="why, for the record")
     return made

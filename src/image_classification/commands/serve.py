@@ -1,4 +1,4 @@
-"""Command `image-classification serve`: the champion answers over HTTP, until it is stopped."""
+"""Command `image-classification serve`: serve the champion over HTTP, until stopped."""
 
 import argparse
 import asyncio
@@ -43,12 +43,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def run(data_set: str | None, host: str, port: int) -> None:
-    """Load a champion and answer until stopped.
+    """Load a champion and serve it until stopped.
 
     Args:
-        data_set: whose; if None, the only one with a champion, else that of params.yaml.
-        host: to listen at.
-        port: to listen at.
+        data_set: its champion; if None, the only one with a champion, else that of params.yaml.
+        host: to listen on.
+        port: to listen on.
 
     Raises:
         UserError: there is no champion, it can't be used, or the port can't.
@@ -64,7 +64,7 @@ def run(data_set: str | None, host: str, port: int) -> None:
 
 
 async def serve(watcher: Watcher, listening: socket.socket) -> None:
-    """Answer requests until SIGTERM or SIGINT; what has been asked by then is answered.
+    """Answer requests until SIGTERM or SIGINT; those received by then are still answered.
 
     Args:
         watcher: holds the models.
@@ -74,7 +74,7 @@ async def serve(watcher: Watcher, listening: socket.socket) -> None:
     observations = Observations(watcher.name)
 
     def observe(served: Served, images: NDArray[Any], probabilities: NDArray[Any]) -> None:
-        if served is watcher.models.champion:  # what an earlier one saw is another story
+        if served is watcher.models.champion:  # what an earlier champion sees does not count
             observations.observe(served.artifact.key, images, probabilities)
 
     predictor = Predictor(loop, observe)
@@ -85,7 +85,7 @@ async def serve(watcher: Watcher, listening: socket.socket) -> None:
     watcher.start()
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    log.info("%s answers at http://%s:%d/", watcher.models.champion.title, shown, port)
+    log.info("%s is served at http://%s:%d/", watcher.models.champion.title, shown, port)
     chores = [
         loop.create_task(_sweep(server, predictor)),
         loop.create_task(_write_again_and_again(observations)),
@@ -116,7 +116,7 @@ async def _write_again_and_again(observations: Observations) -> None:
 
 
 def _write(observations: Observations) -> None:
-    """Write what was observed; that it can't be written stops no answer."""
+    """Write what was observed; if that fails, the server keeps running."""
     try:
         observations.write()
     except UserError as error:
@@ -142,14 +142,14 @@ def _config(application: Application) -> uvicorn.Config:
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     made = argparse.ArgumentParser(
-        "image-classification serve", description="Answer over HTTP with the champion."
+        "image-classification serve", description="Serve the champion over HTTP."
     )
     made.add_argument(
         "data_set",
         nargs="?",
         help="whose champion (the only one that has one, else that of params.yaml)",
     )
-    made.add_argument("--host", default=HOST, help=f"address to listen at ({HOST}: this machine)")
+    made.add_argument("--host", default=HOST, help=f"address to listen on ({HOST}: this machine)")
     made.add_argument("--port", type=int, default=PORT, help=f"{PORT} if not given; 0: any")
     return made
 

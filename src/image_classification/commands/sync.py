@@ -40,7 +40,7 @@ def sync() -> int:
 
 
 def _unfinished() -> list[Path]:
-    """The folders of runs that no process works on, ended as KILLED."""
+    """The folders of runs that no process works on, which are marked as KILLED."""
     found = []
     for folder in run_folder.run_folders():
         try:

@@ -1,10 +1,10 @@
 """What each test example contributes to a model's score: predictions in, contributions out.
 
 The mean of the contributions of all examples is the score, and their variance over the number of
-examples is the variance of the score over new examples, also for metrics that are no plain mean:
+examples is the variance of the score over new examples, even if the metric is not a plain mean:
 a contribution is the score plus the example's influence, n - 1 times what the score loses without
 it (the jackknife: Efron, "The jackknife, the bootstrap and other resampling plans", 1982). Its
-limit, the derivative by the example's weight, promises too much where classes have few examples.
+limit, the derivative in the example's weight, is overconfident where classes have few examples.
 
 To let another metric decide, add it to `METRICS` and its name to `core.config.METRICS`, and its
 scores on validation and test to `leaderboard.COLUMNS`.
@@ -67,7 +67,7 @@ def f1_macro(labels: Indices, predicted: Indices) -> NDArray[np.float64]:
 class Metric:
     """A metric that can decide which model is better.
 
-    name: as people read it.
+    name: for display.
     contributions: those of one run, (examples,), from labels and predicted classes.
     """
 

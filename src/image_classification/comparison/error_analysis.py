@@ -1,4 +1,4 @@
-"""Error analysis: labels and the probabilities of all runs in, the examples that models miss out.
+"""Error analysis: labels and the probabilities of all runs in, misclassified examples out.
 
 A model misses an example when more than half of its runs do.
 """

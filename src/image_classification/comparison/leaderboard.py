@@ -1,6 +1,6 @@
 """The leaderboard: results in, ranked entries and a page of Markdown out.
 
-`COLUMNS` is the one table of the numbers that people see of a run. The leaderboard, the report and
+`COLUMNS` lists all numbers of a run that are displayed. The leaderboard, the report and
 the model cards take their columns from it.
 """
 
@@ -14,12 +14,12 @@ from image_classification.core import paths
 from image_classification.core.errors import UserError
 
 Place = Literal["runs", "calibration", "costs", "card", "dvc"]
-RANKED: tuple[Place, ...] = ("runs", "card", "dvc")  # that show first which scores decide
+RANKED: tuple[Place, ...] = ("runs", "card", "dvc")  # that show the scores that decide first
 
 
 @dataclass(frozen=True)
 class Column:
-    """A number of a run, and how people see it.
+    """A number of a run, and how it is displayed.
 
     key: of the number in metrics.json, costs.json or training.json.
     title: with the unit, if there is one.

@@ -2,8 +2,8 @@
 
 Contributions (runs, examples) are what each test example adds to the score of each run of a model,
 one per seed; their mean over the examples is the score (see `contributions`). For the accuracy they
-are hits, booleans that exact methods for shares take. All models are tested on the same examples,
-with as many runs each. Intervals are at 95 %.
+are hits, booleans, to which exact methods for proportions apply. All models are tested on the same
+examples, with equally many runs. Intervals are at 95 %.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from image_classification.comparison.contributions import Contributions
 
 CONFIDENCE = 0.95
-POOLING = 0.25  # p-value of Bartlett's test below which models count as unlike in their variance
+POOLING = 0.25  # p-value of Bartlett's test below which the models' variances count as unequal
 POWER = 0.8  # of the test with as many runs as `runs_needed` returns
 MOST_RUNS = 1000  # that `runs_needed` considers
 ROUNDING = 1e-12  # a smaller difference is none
@@ -41,7 +41,7 @@ class PooledVariance:
 
     variance: the mean of the models' variances.
     freedom: its degrees of freedom.
-    alike: whether the models' variances are alike, by Bartlett's test.
+    alike: whether the models' variances are equal, by Bartlett's test.
     """
 
     variance: float
@@ -113,9 +113,9 @@ def interval_over_seeds(scores: NDArray[np.floating]) -> Interval | None:
 def interval_over_examples(contributions: Contributions) -> Interval:
     """The interval of the mean score of these runs over new examples.
 
-    Of hits: Wilson's score interval ("Probable inference", 1927) of their mean share. Where runs
-    differ on an example, the share varies less than a coin toss, so the interval is rather too wide
-    than too narrow. Of other contributions: Student's t, cut at 0 and 1.
+    For hits: Wilson's score interval ("Probable inference", 1927) of their mean. Where runs differ
+    on an example, it varies less than a proportion would, so the interval errs on the wide side.
+    For other contributions: Student's t, cut at 0 and 1.
 
     Args:
         contributions: (runs, examples).
@@ -136,8 +136,8 @@ def pooled_variance(models: Sequence[Contributions]) -> PooledVariance | None:
     """Pool the variance over seeds of all models.
 
     With a few runs each, the variances of single models scatter so much that tests on them find
-    differences among equal models too often (see `compare`). Whether the variances are alike is
-    tested first, at a level that seldom overlooks it, as Bancroft recommends ("On biases in
+    differences among equal models too often (see `compare`). Whether the variances are equal is
+    tested first, at a level that seldom misses a difference, as Bancroft recommends ("On biases in
     estimation due to the use of preliminary tests of significance", 1944).
 
     Args:
@@ -163,16 +163,16 @@ def compare(
     """Compare two models by the test that fits the number of their runs.
 
     Several runs each: the variance of the difference is the sum of a part from the seeds and a part
-    from the examples (the same for both models), each estimated on its own as in an analysis of
-    variance with crossed factors. The part from the seeds is the pooled one; where models are
-    unlike, it is that of these two models if that is larger. The p-value and the interval use
+    from the examples (the same for both models), each estimated separately as in an analysis of
+    variance with crossed factors. The part from the seeds is the pooled one; where variances
+    differ, it is that of these two models if that is larger. The p-value and the interval use
     Student's t with degrees of freedom after Satterthwaite ("An approximate distribution of
     estimates of variance components", 1946). A bootstrap over both factors would count their
     interaction three times (Owen, "The pigeonhole bootstrap", 2007) and miss differences.
 
-    One run each: of hits McNemar's exact test ("Note on the sampling error of the difference
-    between correlated proportions", 1947) and Tango's interval, which holds also where the models
-    differ on few examples, or on none; of other contributions Student's t test of the paired
+    One run each: for hits McNemar's exact test ("Note on the sampling error of the difference
+    between correlated proportions", 1947) and Tango's interval, which also holds where the models
+    differ on few examples, or on none; for other contributions Student's t test of the paired
     examples. This is weaker evidence, since it compares two runs and not the models.
 
     Args:
@@ -225,7 +225,7 @@ def compare(
 
 
 def tango(gained: int, lost: int, examples: int, level: float) -> Interval:
-    """The interval of the difference of two paired shares.
+    """The interval of the difference of two paired proportions.
 
     Tango, "Equivalence test and confidence interval for the difference in proportions for the
     paired-sample design" (1998).
@@ -248,12 +248,12 @@ def tango(gained: int, lost: int, examples: int, level: float) -> Interval:
 
 
 def _score(gained: int, lost: int, examples: int, difference: float) -> float:
-    """Tango's statistic: how far, in standard errors, the shares are from this difference."""
+    """Tango's statistic: how far, in standard errors, the data is from this difference."""
     distance = gained - lost - examples * difference
     linear = (2 * examples - gained + lost) * difference - gained - lost
     constant = -lost * difference * (1 - difference)
     root = max(0.0, linear**2 - 8 * examples * constant) ** 0.5
-    share = (root - linear) / (4 * examples)  # of those lost, the most likely one
+    share = (root - linear) / (4 * examples)  # of examples lost: its maximum-likelihood estimate
     variance = examples * (2 * share + difference * (1 - difference))
     if abs(distance) < 1e-9 * examples:
         return 0.0

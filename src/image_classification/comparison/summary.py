@@ -19,7 +19,7 @@ CONFUSED_PAIRS = 10
 
 @dataclass(frozen=True)
 class Baseline:
-    """A model that names the most frequent class of the training examples for every image.
+    """A model that predicts the most frequent class of the training examples for every image.
 
     named: that class.
     scores: on test, from 0 to 1, by name of the metric.
@@ -32,8 +32,8 @@ class Baseline:
         """What it scores by the metrics that can decide."""
         scores = [f"{METRICS[key].name} {self.scores[key]:.4f}" for key in METRICS]
         return (
-            f"Naming {self.named}, the most frequent class of the training images, for every test "
-            f"image scores: {', '.join(scores)}."
+            f"Always predicting {self.named}, the most frequent class of the training images, "
+            f"scores: {', '.join(scores)}."
         )
 
 
@@ -99,12 +99,12 @@ def judge(
     """Compare the models.
 
     Args:
-        data: this and those below that are not named here: see `Comparison`.
-        classes: see there.
-        results: see there.
-        entries: see there.
-        labels: see there.
-        baseline: see there.
+        data: see `Comparison`.
+        classes: see `Comparison`.
+        results: see `Comparison`.
+        entries: see `Comparison`.
+        labels: see `Comparison`.
+        baseline: see `Comparison`.
         metric: one of `contributions.METRICS`.
         names: of the test examples' files; empty for data without files.
     """

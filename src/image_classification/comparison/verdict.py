@@ -57,7 +57,7 @@ class Verdict:
     unbeaten: the models that no other beats, best mean first.
     runs: of each model.
     examples: that all models were tested on.
-    metric: that is judged by, one of `contributions.METRICS`.
+    metric: that decides, one of `contributions.METRICS`.
     """
 
     scores: Sequence[Score]

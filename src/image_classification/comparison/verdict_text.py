@@ -12,7 +12,7 @@ FIX_THE_NUMBER = (
 
 
 def metric_name(verdict: Verdict) -> str:
-    """The metric that the verdict goes by, as people read it."""
+    """The display name of the metric that decides."""
     return METRICS[verdict.metric].name
 
 

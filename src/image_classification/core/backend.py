@@ -15,7 +15,7 @@ def backend() -> str:
 
 
 def require_backend() -> None:
-    """Find out before any work that there is such a backend.
+    """Check before any work that there is such a backend.
 
     Raises:
         UserError: there is none, or JAX is not installed.
@@ -32,7 +32,7 @@ def require_backend() -> None:
 
 
 def require_one_worker() -> None:
-    """Find out before any work that TensorFlow is not asked for what Keras can't do on it.
+    """Check before any work that TensorFlow is not asked for what Keras can't do on it.
 
     Raises:
         UserError: TF_CONFIG names several workers, each of which would train a model of its own.
@@ -41,7 +41,7 @@ def require_one_worker() -> None:
         cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
         workers = sum(map(len, cluster.values()))
     except (ValueError, AttributeError, TypeError) as error:
-        raise UserError("TF_CONFIG: not what TensorFlow reads: correct or unset it") from error
+        raise UserError("TF_CONFIG: not valid for TensorFlow: correct or unset it") from error
     if workers > 1 and backend() == "tensorflow":
         raise UserError(
             f"TF_CONFIG: names {workers} workers, but on TensorFlow Keras cannot train one model "

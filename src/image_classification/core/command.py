@@ -37,8 +37,8 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     """Compose and check the configuration, run the task with it, and exit.
 
     The exit code is what the task returns; of the jobs of a sweep, the highest. An error that the
-    user can fix is one line on stderr and exit code 1. In a sweep it ends its own job only, and
-    stays in the job's folder.
+    user can fix is one line on stderr and exit code 1. In a sweep it ends only its own job, and
+    is kept in the job's folder.
 
     Args:
         stage: the name that Hydra gives the job.
@@ -69,11 +69,11 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
         end_with_parent()
     flags, _ = get_args_parser().parse_known_intermixed_args()
     if any((flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)):
-        # What only shows something ends with its reader (`| head`). A run must live on when a
-        # connection closes, which sends the same signal.
+        # A command that only prints ends with its reader (`| head`). A run must survive a closed
+        # connection, which sends the same signal.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     gc.set_threshold(100_000)  # at 700 the collector takes a fifth of TensorFlow's import
-    atexit.register(gc.freeze)  # and goes through everything once more when Python ends
+    atexit.register(gc.freeze)  # and would traverse everything once more when Python exits
     with one_line_errors():
         os.chdir(paths.project_root())
         origin = workers.Origin.here()
@@ -99,12 +99,12 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
 
 
 def is_setting(word: str) -> bool:
-    """Whether a word of a command line is SETTING=VALUE, and no option such as --hours=6."""
+    """Whether an argument is SETTING=VALUE, and not an option such as --hours=6."""
     return "=" in word and not word.startswith("-")
 
 
 def command_line(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
-    """What Hydra is given: the settings in one piece, params.yaml's first, then Hydra's flags.
+    """Hydra's arguments: all settings together, params.yaml's first, then Hydra's flags.
 
     Args:
         arguments: Hydra's flags and overrides, in any order.
@@ -123,14 +123,14 @@ def command_line(arguments: list[str], params: Mapping[str, Any]) -> list[str]:
 
 @contextmanager
 def kept_errors(folder: Path) -> Iterator[None]:
-    """Print an error and keep it in the folder of a job of a sweep, whose other jobs go on."""
-    (folder / paths.ERROR_FILE).unlink(missing_ok=True)  # of an earlier try
+    """Print an error and keep it in the folder of a job of a sweep; other jobs continue."""
+    (folder / paths.ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt
     try:
         yield
     except Exception as error:
         end_if_interrupted()
         line = explain(error)
-        if line is None:  # a fault of this project
+        if line is None:  # a bug of this project
             traceback.print_exc()
             line = f"{type(error).__name__}: {error}"
         print(f"error: {line}", file=sys.stderr)

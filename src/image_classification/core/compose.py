@@ -33,7 +33,7 @@ def typed(composed: DictConfig) -> Config:
 
 
 def require_small_files() -> None:
-    """Find out before Hydra reads conf/ that no file in it takes minutes to read.
+    """Check before Hydra reads conf/ that no file in it takes minutes to read.
 
     Raises:
         UserError: names the file.
@@ -49,8 +49,8 @@ def compose(*overrides: str) -> Config:
     """The configuration that a command with these overrides gets, for use from Python.
 
     Raises:
-        UserError: the working folder lies in no project, Hydra can't read a word, or a value is
-            out of its bounds.
+        UserError: the working folder is in no project, Hydra can't parse an argument, or a value
+            is out of its bounds.
         HydraException, OmegaConfBaseException: there is no such file, key or type of value.
     """
     root = paths.project_root()
@@ -70,7 +70,7 @@ def compose(*overrides: str) -> Config:
 
 
 def with_params(overrides: list[str], params: Mapping[str, Any]) -> list[str]:
-    """Overrides preceded by what params.yaml says and they do not.
+    """Overrides, preceded by the settings of params.yaml that they do not name.
 
     `recipe.name=notebook` becomes Hydra's `recipe=notebook`: a setting has one name for all tools.
 
@@ -79,7 +79,7 @@ def with_params(overrides: list[str], params: Mapping[str, Any]) -> list[str]:
         params: the contents of params.yaml; nulls are left to conf/.
 
     Raises:
-        UserError: a key of params.yaml is none that Hydra could know.
+        UserError: a key of params.yaml is not a valid name for Hydra.
     """
     group_name = re.compile(rf"^({'|'.join(GROUPS)})\.name=")
     overrides = [group_name.sub(r"\1=", override) for override in overrides]

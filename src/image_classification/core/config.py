@@ -26,11 +26,11 @@ CHANGES = (
     "elastic",
     "contrast",
 )  # that an augmentation can make
-KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but idx are one's own
+KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but idx are user data
 RESIZE = ("pad", "crop", "stretch")
 MOST_CLASSES = 2**16  # a label is one or two bytes
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro")  # that can decide which model is better
-MOST = 2**31 - 1  # of what is counted: epochs, images of a batch, ...
+MOST = 2**31 - 1  # of every count: epochs, images per batch, ...
 MOST_LAYERS = 1000  # Keras takes minutes to build more
 
 
@@ -46,8 +46,8 @@ class FileConfig:
 class DataConfig:
     """A data set (conf/data/).
 
-    Those of the kind idx are downloaded: they have `files` and `mirrors`. The other kinds are one's
-    own, at `path`.
+    Those of the kind idx are downloaded: they have `files` and `mirrors`. The other kinds are the
+    user's own, at `path`.
     """
 
     name: str
@@ -57,7 +57,7 @@ class DataConfig:
     classes: list[str] | None = None  # in the order of the labels; None: those that are found
     image_shape: list[int] | None = None  # height, width, channels; None: as the images are
     resize: str = "pad"
-    normalise: bool = False  # whether images to predict are brought to the form of MNIST
+    normalise: bool = False  # whether images to predict are converted to MNIST's format
     bad_files: str = "stop"  # or skip
     validation_examples: int | None = None  # instead of the share
     validation_share: float = 0.15  # of all examples, as is `test_share`
@@ -246,7 +246,7 @@ class AugmentationConfig:
 class CompareConfig:
     """How models are compared."""
 
-    metric: str  # which model is better goes by it: see METRICS
+    metric: str  # decides which model is better: one of METRICS
 
     def __post_init__(self) -> None:
         _require(self.metric in METRICS, "compare.metric", " or ".join(METRICS), self)
@@ -254,7 +254,7 @@ class CompareConfig:
 
 @dataclass
 class FloorsConfig:
-    """The least that is asked of any candidate, on validation; None: anything goes."""
+    """Minimum requirements for any candidate, on validation; None: no requirement."""
 
     accuracy: float | None = None  # 0 to 1, as are the next two
     worst_class_recall: float | None = None
@@ -293,8 +293,8 @@ class PromotionConfig:
 class SearchConfig:
     """How settings are searched (conf/search/)."""
 
-    study: str  # its name; trials of the same name go on with it
-    storage: str  # a file, from the main checkout, or the address of a database
+    study: str  # its name; later trials of the same name continue it
+    storage: str  # a file, relative to the main checkout, or a database's address
     sampler: str  # tpe, random
     pruner: str  # median, hyperband, none
     metric: str  # of validation: val_accuracy, val_loss
@@ -358,8 +358,8 @@ def _require(holds: bool, key: str, bounds: str, config: object) -> None:
 def defining(config: Config) -> dict[str, Any]:
     """The part of the configuration that defines a run, nested as in conf/."""
     values = asdict(config)
-    # Where the data lies, and what is published of it; its hash counts instead. And what becomes
-    # of images to predict.
+    # Where the data is, and what is published about it: its hash counts instead. And how images
+    # to predict are treated.
     for key in ("files", "mirrors", "published", "path", "table", "bad_files", "normalise"):
         del values["data"][key]
     del values["model"]["augmentation"]  # it counts where the augmentation takes it over

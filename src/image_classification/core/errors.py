@@ -27,7 +27,7 @@ def without_login(address: str) -> str:
 
 
 def explain(error: BaseException) -> str | None:
-    """One line for an error that the user can fix, None for a fault of this project."""
+    """One line for an error that the user can fix, None for a bug of this project."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -54,5 +54,5 @@ def _explain_hydra(error: Exception) -> str:
 
 
 def rejected(words: list[str], error: Exception) -> UserError:
-    """The error for words that Hydra can't read and reports by one of Python's own exceptions."""
+    """The error for arguments that Hydra can't parse and reports by a built-in exception."""
     return UserError(f"{' '.join(words)[:500]}: {str(error)[:200] or type(error).__name__}")

@@ -12,12 +12,12 @@ _place: FileLock | None = None  # held until this process ends
 
 
 def take_gpu(folder: Path) -> None:
-    """Where this process sees several GPUs, see one alone from now on, until it ends.
+    """Restrict this process to one GPU, if it sees several, until it ends.
 
     Processes of one sweep share a GPU only where there are more of them than GPUs.
 
     Args:
-        folder: of the sweep, for the locks by which its processes keep apart.
+        folder: of the sweep, for the locks that assign its processes to GPUs.
     """
     global _place
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,4 +1,4 @@
-"""How far a sweep is whose jobs run in other processes, perhaps on other machines.
+"""The progress of a sweep whose jobs run in other processes, perhaps on other machines.
 
 Each job notes its state in a file of its own, in a folder that all of them see.
 """
@@ -16,7 +16,7 @@ RUNNING, ENDED = "running", "ended"
 
 @contextmanager
 def noted(folder: Path, number: int) -> Iterator[None]:
-    """Note that a job runs, and then that it has ended, however that comes.
+    """Note that a job runs, and then that it has ended, however it ends.
 
     Args:
         folder: of the job, in that of the sweep.
@@ -43,7 +43,7 @@ def running(folder: Path) -> list[str]:
 
 
 def progress(folder: Path, jobs: int) -> str:
-    """A line on so many jobs: how many have ended, and which run; empty before the first."""
+    """A progress line: how many jobs have ended, which are running; empty before the first."""
     states = _states(folder)
     if not states:
         return ""
@@ -53,10 +53,10 @@ def progress(folder: Path, jobs: int) -> str:
 
 
 def show_progress(folder: Path, jobs: int) -> Callable[[], None]:
-    """Print the line on the sweep whenever it changes; return what ends that.
+    """Print the progress line whenever it changes; return a function that stops this.
 
     Args:
-        folder: of the sweep; what jobs noted there before is removed.
+        folder: of the sweep; earlier states in it are removed.
         jobs: how many there are.
     """
     shutil.rmtree(folder / STATES, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One kind of lock for all that two processes must not do at once."""
+"""One kind of lock for everything that two processes must not do at once."""
 
 import os
 from collections.abc import Iterator

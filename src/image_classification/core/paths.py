@@ -26,7 +26,7 @@ OUTBOX = Path("outbox")
 WEIGHTS = Path("weights")  # pretrained, fetched once
 SEARCHES = Path("search")  # the studies of searches, and the locks of their trials
 
-# What use teaches; see the room `monitoring`.
+# What is recorded in use; see the room `monitoring`.
 FEEDBACK = Path("feedback")
 OBSERVATIONS = Path("observations")
 

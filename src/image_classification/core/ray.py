@@ -8,8 +8,8 @@ from omegaconf import DictConfig, read_write
 
 from image_classification.core.errors import UserError
 
-# It tells also lines that look alike, in no colour, and reports its use to nobody; and its
-# workers have the priority of the command, where they would come after all else on the machine.
+# Log lines are neither deduplicated nor coloured, usage is not reported, and workers run at the
+# priority of the command, not at Ray's lower one.
 VARIABLES = {
     **{"RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0", "RAY_USAGE_STATS_ENABLED": "0"},
     "RAY_worker_niceness": "0",

@@ -11,7 +11,7 @@ import yaml
 from image_classification.core.errors import UserError
 
 LARGEST_MAPPING = 2**18  # bytes of a JSON or YAML file
-MOST_VALUES = 100_000  # in such a file, with the aliases of YAML written out
+MOST_VALUES = 100_000  # in such a file, with YAML's aliases expanded
 DEEPEST = 20  # mappings and lists within each other
 
 
@@ -37,7 +37,7 @@ def read_mapping(path: Path, hint: str, largest: int = LARGEST_MAPPING) -> dict[
         raise UserError(f"{path}: not valid YAML: {cause}: {hint}") from error
     except RecursionError as error:
         raise UserError(f"{path}: nested deeper than {DEEPEST} levels: {hint}") from error
-    # The constructors of YAML's own types say in any of these that a text does not fit.
+    # YAML's constructors raise any of these where a text does not fit its type.
     except (ValueError, KeyError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:200]}: {hint}") from error
     if not isinstance(value, dict):
@@ -64,7 +64,7 @@ def read_numbers(path: Path, keys: Iterable[str] | None, hint: str) -> dict[str,
 
 
 def read_training(path: Path, hint: str) -> dict[str, Any]:
-    """What `train` says of a run; see `paths.TRAINING_FILE`."""
+    """What `train` recorded about a run; see `paths.TRAINING_FILE`."""
     training = read_numbers(path, ("parameters", "epochs", "fit_seconds"), hint)
     for key in ("run", "model_sha256"):
         if not isinstance(training.get(key), str):
@@ -94,7 +94,7 @@ def _load_yaml(text: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return {}
-        # Before the merge keys (<<) are resolved, which writes aliases out.
+        # Before the merge keys (<<) are resolved, which expands aliases.
         _require_small(node, _part_nodes)
         return loader.construct_document(node)
     finally:
@@ -114,7 +114,7 @@ def _parts(value: object) -> Sequence[object]:
 
 
 def _require_small(root: Any, parts: Callable[[Any], Sequence[Any]]) -> None:
-    """Count what a value holds, the same thing in two places twice."""
+    """Limit how much a value holds; what occurs twice counts twice."""
     rest, count = [(root, 0)], 0
     while rest:
         value, depth = rest.pop()
@@ -135,7 +135,7 @@ def _require_plain(value: object) -> None:
                 raise ValueError(f"the key {key!r:.50} must be a string")
             _require_plain(key)
     elif isinstance(value, str):
-        value.encode()  # refuses half a surrogate pair
+        value.encode()  # rejects lone surrogates
         if "\0" in value:
             raise ValueError(f"the text {value!r:.50} must not hold NUL")
     elif isinstance(value, int):

@@ -1,4 +1,4 @@
-"""What `--help` of a stage prints: a line for each setting that the stage takes notice of."""
+"""What `--help` of a stage prints: a line for each setting that the stage uses."""
 
 import re
 
@@ -29,7 +29,7 @@ SETTINGS = {  # by stage; one that ends in a dot stands for all of its group
 }
 WIDEST = 24  # characters of a value that are shown
 FLAGS = "--cfg job: all values; -m: a sweep (model=nn,cnn); --hydra-help: Hydra's other flags"
-NEW = "a new folder"  # the value of hydra.run.dir, which only a run can tell
+NEW = "a new folder"  # the value of hydra.run.dir, which only a run knows
 
 
 def page(stage: str, config: Config) -> str:

@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: it does so by an exception, and so in good order."""
+"""Termination signals: they raise an exception, so that a process shuts down cleanly."""
 
 import ctypes
 import signal
@@ -10,7 +10,7 @@ from types import FrameType
 
 import psutil
 
-CHILDREN_SECONDS = 15.0  # for the processes that this one has started to close their runs
+CHILDREN_SECONDS = 15.0  # for child processes to close their runs
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the death of the parent process shall send
 _received: list[int] = []
 _are_done: Callable[[], bool] | None = None
@@ -24,30 +24,30 @@ def on_signals() -> None:
 
 
 def pass_on_signals(are_done: Callable[[], bool]) -> None:
-    """Have the processes that this one starts end what they do first, each in good order.
+    """Pass signals on to child processes, and let them shut down cleanly first.
 
     Args:
-        are_done: whether they have; asked again and again.
+        are_done: whether they have; polled.
     """
     global _are_done
     _are_done = are_done
 
 
 def end_with_parent() -> None:
-    """Have Linux end this process when the one that started it dies, however that does."""
+    """End this process when its parent dies, however that happens (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the shutdown
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # but for a user who will not wait
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that Ctrl-C still ends it at once
     _received.append(signal_number)
     children = psutil.Process().children() if _are_done else []
     for child in children:
         with suppress(psutil.NoSuchProcess):
             child.send_signal(signal.SIGTERM)
-    if _are_done and children:  # the jobs of a cluster are none, and go on
+    if _are_done and children:  # jobs on a cluster are not children, and continue
         latest = time.monotonic() + CHILDREN_SECONDS
         while not _are_done() and time.monotonic() < latest:
             time.sleep(0.1)
@@ -55,11 +55,11 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
 
 
 def end_if_interrupted() -> None:
-    """Exit as the signal asked, where a library has swallowed what it raised."""
+    """Exit as the signal asked, where a library has swallowed the exception."""
     if _received:
         sys.exit(128 + _received[0])
 
 
 def is_interrupted() -> bool:
-    """Whether a signal has asked this process to end; what it raises, libraries may replace."""
+    """Whether a signal has asked this process to end; libraries may replace the exception."""
     return bool(_received)

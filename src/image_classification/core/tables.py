@@ -18,8 +18,8 @@ def read_table(path: Path, columns: Mapping[str, type], rows: int, hint: str) ->
 
     Args:
         path: the file.
-        columns: those that it must have, and their types; with a column of texts, an empty
-            field is an empty text, else it is NaN.
+        columns: those that it must have, and their types; if one is of strings, an empty
+            field is an empty string, otherwise NaN.
         rows: the most that it may have.
         hint: what the user can do about it.
 
@@ -52,13 +52,13 @@ def read_table(path: Path, columns: Mapping[str, type], rows: int, hint: str) ->
 
 
 def read_history(path: Path, hint: str) -> pd.DataFrame:
-    """A row an epoch, as fit.EpochRecord has them."""
+    """One row per epoch, as in fit.EpochRecord."""
     names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds")
     return read_table(path, {"epoch": int, **dict.fromkeys(names, float)}, MOST_VALUES, hint)
 
 
 def read_layers(path: Path, hint: str) -> pd.DataFrame:
-    """A row a layer, as build.layer_table has them."""
+    """One row per layer, as in build.layer_table."""
     columns = {"layer": str, "type": str, "output_shape": str, "parameters": int}
     table = read_table(path, columns, MOST_VALUES, hint)
     return table[list(columns)]

@@ -1,4 +1,4 @@
-"""What TensorFlow prints of itself: while it starts, and of new models; most of it says nothing."""
+"""Suppresses what TensorFlow prints at its start and about new models, if it says nothing."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ GPUS = ("nvidia[0-9]*", "dxg", "kfd")  # in /dev: NVIDIA's, those of Windows und
 
 
 def leave_out_advice_on_tracing() -> None:
-    """Leave out the advice not to trace functions so often: every new model is traced."""
+    """Suppress the warning about frequent retracing: every new model is traced."""
     logging.getLogger("tensorflow").addFilter(_is_other_advice)
 
 
@@ -35,7 +35,7 @@ def has_gpu(devices: Path = Path("/dev")) -> bool:
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Leave out such lines of what is printed on stderr in the block, unless there is a GPU."""
+    """Suppress such lines on stderr in the block, unless there is a GPU."""
     if has_gpu():
         yield
         return

@@ -1,13 +1,13 @@
-"""What TensorFlow keeps of a training for as long as the process lives, which a sweep adds up."""
+"""Memory of finished trainings that TensorFlow never frees, and that adds up in a sweep."""
 
 import gc
 import sys
 
-TRACED = "CustomGradient-"  # begins the names of gradients that tracing registers, one a training
+TRACED = "CustomGradient-"  # prefix of the gradients that tracing registers, one per training
 
 
 def forget_graphs() -> None:
-    """Let go of the graphs of finished trainings, and with them of their data; none may go on.
+    """Free the graphs of finished trainings, and with them their data; none may be running.
 
     Keras' optimizers trace a gradient of their own, which TensorFlow registers for good, and which
     refers to the whole graph (https://github.com/tensorflow/tensorflow/issues/97697).
@@ -18,4 +18,4 @@ def forget_graphs() -> None:
     registered = operations.gradient_registry._registry
     for name in [name for name in registered if name.startswith(TRACED)]:
         del registered[name]
-    gc.collect()  # models and graphs refer to themselves, and to collect is left to chance else
+    gc.collect()  # models and graphs hold reference cycles, otherwise collected only by chance

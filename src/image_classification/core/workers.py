@@ -30,11 +30,11 @@ LOST = (
 
 @dataclass(frozen=True)
 class Origin:
-    """The process of the command; it travels with the jobs."""
+    """The process of the command; it is sent along with the jobs."""
 
     root: Path
     program: str
-    process: tuple[str, int]  # host and number
+    process: tuple[str, int]  # host and process id
 
     @classmethod
     def here(cls) -> "Origin":
@@ -44,9 +44,9 @@ class Origin:
 
 @contextmanager
 def job(origin: Origin, folder: Path) -> Iterator[None]:
-    """What a job of a sweep needs where it runs in another process than the command.
+    """What a job of a sweep needs where it runs in a process other than the command's.
 
-    Its lines come behind the name of its folder. After a signal no other job begins.
+    Its lines are prefixed with the name of its folder. After a signal no other job begins.
     """
     if _process() == origin.process:
         yield
@@ -69,7 +69,7 @@ def job(origin: Origin, folder: Path) -> Iterator[None]:
 
 
 class Named(TextIOBase):
-    """A stream each of whose lines begins with a name, and is written at once."""
+    """A stream that prefixes each line with a name and flushes it."""
 
     def __init__(self, name: str, stream: TextIO) -> None:
         self._name, self._stream, self._begun = name, stream, ""
@@ -83,7 +83,7 @@ class Named(TextIOBase):
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether a launcher says by this error that a process ended before its job did."""
+    """Whether this is a launcher's error for a worker that ended before its job did."""
     return any(kind.__name__ in LOST for kind in type(error).__mro__)
 
 

@@ -23,7 +23,7 @@ HEADER_ERRORS = (ValueError, TypeError, SyntaxError, TokenError, RecursionError,
 class StoredImages:
     """Images in files too large to be mapped into memory: each is read when it is asked for.
 
-    Positioned reads take no memory but for what they return; a memory map counts whole.
+    Positioned reads take no memory but for what they return; a memory map counts as a whole.
     """
 
     dtype = np.dtype(np.uint8)
@@ -80,7 +80,7 @@ class Split:
     """What stage `split` made; the arrays stay on disk until they are read.
 
     classes: their names, in the order of the labels.
-    origin: what the function of that name said of the configuration it was made from.
+    origin: what the function of that name returned for its configuration.
     """
 
     train: Examples
@@ -112,7 +112,7 @@ class Split:
         return _images(_open(path, (np.uint8,), 4)) if self.is_own() and path.exists() else None
 
     def is_own(self) -> bool:
-        """Whether these are somebody's own images, and not IDX files."""
+        """Whether these are a user's own images, and not IDX files."""
         return "kind" in self.origin
 
     @property
@@ -178,19 +178,19 @@ def load_split(folder: Path) -> Split:
 
 
 def _images(array: np.memmap) -> NDArray[np.uint8]:
-    # To those who index it, it is an array.
+    # It is indexed like an array.
     return cast("NDArray[np.uint8]", StoredImages([array])) if array.nbytes > LARGE else array
 
 
 def _open(path: Path, types: tuple[type, ...], dimensions: int) -> np.memmap:
-    """Map a .npy file into memory; a false header promises what it likes and allocates nothing."""
+    """Map a .npy file into memory; whatever its header declares, nothing is allocated."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
         assert array.offset is not None
         if array.dtype not in types or array.ndim != dimensions:
             raise ValueError(f"{array.dtype} {array.shape}")
         if array.offset + array.nbytes != path.stat().st_size:
-            raise ValueError("more bytes than the header promises")
+            raise ValueError("not as many bytes as the header declares")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: run `dvc repro split`") from error
     except (*HEADER_ERRORS, EOFError, OverflowError) as error:

@@ -45,7 +45,7 @@ def targets(counts: Sequence[int], shares: Sequence[float]) -> Indices:
     """How many examples of each class go into each part.
 
     Each part has its share of all examples, and of each class, to within one example; but at least
-    one example of each class that has one for every part, if it can be at the cost of the last.
+    one example of each class that has enough for all parts, taken from the last part if possible.
 
     Args:
         counts: of the examples of each class.
@@ -67,7 +67,7 @@ def targets(counts: Sequence[int], shares: Sequence[float]) -> Indices:
 
 
 def assign(labels: Indices, units: Indices, wanted: Indices, seed: int) -> Indices:
-    """Assign each unit to a part as a whole, at random, so that each part comes to what is wanted.
+    """Assign each unit to a part as a whole, at random, so that each part gets what is wanted.
 
     First the units of several examples, largest first, each to the part that lacks most of what it
     holds; then single examples fill up what is left. With single examples only, the parts come to

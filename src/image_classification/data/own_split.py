@@ -1,4 +1,4 @@
-"""How somebody's own images are divided: what was read of them in, a plan out."""
+"""How a user's own images are split: an inventory of them in, a plan out."""
 
 import re
 from collections import Counter
@@ -22,14 +22,14 @@ Issues = list[tuple[str, str]]  # what is bad, and why
 
 @dataclass(frozen=True)
 class Inventory:
-    """Somebody's images as they were found, each in the same place of every list.
+    """A user's images as they were found, each at the same index of every list.
 
     names: unique, as people see them.
     labels: names of classes; None for an image to predict.
     parts: train, validation, test, or None where the data does not say.
     groups: None for an image of no group.
     hashes: of the decoded pixels; empty for an image that could not be decoded.
-    outlines: uint64 (images,), equal for look-alikes.
+    outlines: uint64 (images,), perceptual hashes, equal for near-duplicates.
     sizes: width and height before decoding.
     modes: of the pixels, as Pillow calls them.
     """
@@ -73,7 +73,7 @@ def plan(images: Inventory, data: DataConfig) -> tuple[Plan, Issues]:
     no part: each class with its share, and what belongs together on one side.
 
     Returns:
-        The plan, and what is bad: labels that are no class, and classes with too few images; these
+        The plan, and what is bad: unknown labels, and classes with too few images; these
         images are in no part.
 
     Raises:
@@ -95,7 +95,7 @@ def plan(images: Inventory, data: DataConfig) -> tuple[Plan, Issues]:
     if not len(free) or len(classes) < 2:
         raise UserError(
             f"data.path: {data.path} holds {len(classes)} classes with images to train with, "
-            "there must be 2 or more"
+            "at least 2 are needed"
         )
     drawn = _draw(free, labels, together, rows, classes, images, data)
     parts = {part: drawn.get(part, rows[part]) for part in PARTS}
@@ -140,7 +140,7 @@ def _labels(
 
 
 def _natural(name: str) -> list[Any]:
-    """10 after 9."""
+    """A sort key that puts 10 after 9."""
     return [
         (0, int(part), "") if part.isdecimal() else (1, 0, part)
         for part in re.split(r"(\d+)", name)
@@ -148,7 +148,7 @@ def _natural(name: str) -> list[Any]:
 
 
 def _order(images: Inventory, data: DataConfig) -> NDArray[np.int64]:
-    """An order that does not depend on that of the files; only without `stratify` as they come."""
+    """An order that does not depend on that of the files; without `stratify`, that of the files."""
     if not data.stratify:
         return np.arange(len(images.names))
     keys = list(images.names)

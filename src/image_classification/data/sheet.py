@@ -1,4 +1,4 @@
-"""The data sheet: what people should know of the images before they trust a score."""
+"""The data sheet: what people should know about the images before they trust a score."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -40,7 +40,7 @@ def of_own(
     issues: Sequence[tuple[str, str]],
     ignored: Mapping[str, int],
 ) -> dict[str, Any]:
-    """What people should know of their own images: a JSON object.
+    """What users should know about their own images: a JSON object.
 
     counts: by class and part. sizes: the smallest, the median and the largest width and height.
     modes: number of images by Pillow's mode. groups: their number. duplicates, conflicting, across:
@@ -117,9 +117,9 @@ def _same_pixels(
 
 
 def of_split(split: Split) -> dict[str, Any]:
-    """The data sheet of a split: what its stage wrote of one's own images.
+    """The data sheet of a split: what its stage wrote about the user's own images.
 
-    Of IDX files, which have none, what their arrays tell: duplicates, conflicting, across. They are
+    For IDX files, which have none, what the arrays show: duplicates, conflicting, across. They are
     read once, slice by slice, so that memory is bounded whatever their size.
 
     Raises:
@@ -164,11 +164,11 @@ def _fits(value: Any, form: Any) -> bool:
 
 
 def doubts(found: Mapping[str, Any]) -> list[str]:
-    """What in the data makes scores doubtful, a sentence without its stop each."""
+    """What in the data makes scores doubtful, each a sentence without a full stop."""
     lines = []
     for key, text in (
         ("conflicting", "images with the same pixels have different labels"),
-        ("across", "images are in several parts with the same pixels"),
+        ("across", "images with the same pixels are in several parts"),
     ):
         if found[key]["sets"]:
             example = ", ".join(found[key]["named"][0])
@@ -177,7 +177,7 @@ def doubts(found: Mapping[str, Any]) -> list[str]:
 
 
 def warnings(found: Mapping[str, Any]) -> list[str]:
-    """What the stage `split` says of one's own images, a line each."""
+    """The warnings of the stage `split` about the user's own images, a line each."""
     lines = [f"warning: {doubt}" for doubt in doubts(found)]
     if found["ignored"]:
         kinds = ", ".join(f"{kind} {count}" for kind, count in found["ignored"].items())

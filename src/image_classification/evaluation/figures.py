@@ -29,7 +29,7 @@ MOST_NUMBERED = 20  # classes of a confusion matrix that has a number in each ce
 LARGEST_SIDE = 12.0  # inches of a confusion matrix
 STRETCHED_TOWARDS_1 = "(stretched towards 100 %)"
 ACCURACY = f"accuracy {STRETCHED_TOWARDS_1}"
-LOWEST, HIGHEST = 0.05, 0.0005  # how far beyond 0 and 1 a stretched axis has its ends
+LOWEST, HIGHEST = 0.05, 0.0005  # how far a stretched axis extends beyond 0 and 1
 FEWEST_TICKS = 3
 TICKS = (  # of such an axis, from coarse to fine
     (0.1, 0.5, 0.9, 0.99, 0.999),
@@ -275,7 +275,7 @@ def image_sheet(images: NDArray[np.uint8], captions: Sequence[str], title: str) 
 def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """The accuracy of each model against its confidence; on the diagonal, the two agree.
 
-    The area of a mark grows with the number of examples in its bin.
+    The area of a marker grows with the number of examples in its bin.
 
     Args:
         tables: from metrics.reliability, by model.

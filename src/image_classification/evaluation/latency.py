@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from image_classification.core.backend import backend
 
 BATCHES = (1, 256)  # sizes that are timed
-SECONDS = 0.5  # the least total time of the calls
+SECONDS = 0.5  # minimum total time of the calls
 FEWEST_CALLS = 5
 
 

@@ -79,7 +79,7 @@ def negative_log_likelihood(
 ) -> float:
     """The mean negative log-likelihood in nats; float32 holds probabilities down to 1e-45.
 
-    scikit-learn's log_loss takes all below 1e-7 for 1e-7, which hides the worst mistakes.
+    scikit-learn's log_loss clips probabilities at 1e-7, which hides the worst mistakes.
 
     Args:
         labels: (n,), indices of the true classes.

@@ -23,8 +23,8 @@ from image_classification.formats.decode import DecodeError, Found, decode, insp
 from image_classification.formats.records import Record
 
 CHUNK = 64  # images that a process is given at once
-EDGE = 0.37  # levels of grey; a mean of few pixels is not so far from another's but for rounding
-MANY = 2000  # images, from which on progress is shown
+EDGE = 0.37  # levels of grey; a smaller difference of two means may come from rounding
+MANY = 2000  # from this many images on, progress is shown
 Shape = tuple[int, int, int]
 
 
@@ -33,8 +33,8 @@ class Decoded:
     """What became of the images, in their order.
 
     hashes: SHA-256 of the pixels; empty where there are none.
-    outlines: 64 bits that look-alikes share, as uint64: whether each of 8 x 8 fields is brighter
-        than the one to its right (Krawetz, "Kind of like that", 2013).
+    outlines: 64-bit perceptual hashes (dHash), which near-duplicates share, as uint64: whether each
+        of 8 x 8 fields is brighter than the one to its right (Krawetz, "Kind of like that", 2013).
     causes: why an image could not be decoded, by its index.
     """
 
@@ -44,7 +44,7 @@ class Decoded:
 
 
 def inspect_all(records: Sequence[Record]) -> list[Found | str]:
-    """What each image is, or why it is none."""
+    """What each image is, or why it is not one."""
     return list(_mapped(_inspect_chunk, records, "reading headers"))
 
 
@@ -70,7 +70,7 @@ def _mapped(
     progress = tqdm(total=len(records), desc=title, unit=" images", disable=hidden)
     in_files = all(isinstance(record.image, Path) for record in records)
     with progress:
-        if not in_files or len(chunks) < 2:  # arrays would be sent to and fro
+        if not in_files or len(chunks) < 2:  # arrays would be copied between processes
             for chunk in chunks:
                 yield from function(chunk)
                 progress.update(len(chunk))
@@ -126,7 +126,7 @@ def _decode_chunk(
 
 
 def outlines(images: NDArray[np.uint8]) -> list[int]:
-    """What look-alikes share of each image: see Decoded.
+    """The perceptual hash of each image: see Decoded.
 
     Args:
         images: (n, height, width, channels).

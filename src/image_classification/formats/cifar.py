@@ -1,4 +1,4 @@
-"""CIFAR's binary form: a label, or two, and the planes of red, green and blue, one byte each."""
+"""CIFAR's binary format: a label, or two, and the planes of red, green and blue, one byte each."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ ORIENTATION, TURNED = 0x0112, 5  # EXIF's tag, and its least value with width an
 
 
 class DecodeError(Exception):
-    """This is no image that can be used; the text says why."""
+    """This is not a usable image; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def inspect(source: Path | IO[bytes] | NDArray[Any]) -> Found:
     """Read the header of an image.
 
     Raises:
-        DecodeError: it has none, or promises more pixels than Pillow takes to be safe.
+        DecodeError: it has none, or declares more pixels than Pillow considers safe.
     """
     if isinstance(source, np.ndarray):
         _require_image(source)
@@ -61,8 +61,8 @@ def decode(
         source: a file, an open one, or an array of whole numbers from 0 to 255, (height, width) or
             (height, width, channels) with 1, 3 or 4 channels.
         shape: height, width, and 1 (grey) or 3 (colour) channels.
-        resize: `pad` keeps the proportions and fills up with white, `crop` keeps them and cuts off
-            what is too much, `stretch` does not keep them. All resample with antialiasing.
+        resize: `pad` keeps the aspect ratio and pads with white, `crop` keeps it and cuts off the
+            excess, `stretch` does not keep it. All resample with antialiasing.
 
     Returns:
         uint8, of that shape.
@@ -81,7 +81,7 @@ def decode(
 
 
 def decode_grey(source: Path | IO[bytes] | NDArray[Any], largest: int) -> NDArray[np.uint8]:
-    """Decode one image in grey, in its own size; a larger one keeps its proportions.
+    """Decode one image in grey, in its own size; a larger one keeps its aspect ratio.
 
     Args:
         source: see `decode`.
@@ -130,7 +130,7 @@ def _cause(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels"
     if isinstance(error, UnidentifiedImageError):
-        return "no image, or of another format than " + ", ".join(FORMATS)
+        return "not an image in one of the formats " + ", ".join(FORMATS)
     text = " ".join(str(error).split())[:150]
     return f"damaged: {text}" if text else f"damaged: {type(error).__name__}"
 

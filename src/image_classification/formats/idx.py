@@ -36,11 +36,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         if len(header) < 4 * magic[3]:
             raise UserError(f"the header is cut short, {hint}")
         shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
-        # Compared before anything is allocated: a false header may promise any size.
+        # Compared before anything is allocated: a false header may declare any size.
         expected = math.prod(shape)
         found = path.stat().st_size - stream.tell()
         if found != expected:
-            raise UserError(f"the header promises {expected} bytes, {found} follow, {hint}")
+            raise UserError(f"the header declares {expected} bytes, {found} follow, {hint}")
         try:
             return np.fromfile(stream, np.uint8).reshape(shape)
         except ValueError as error:  # more dimensions than NumPy has

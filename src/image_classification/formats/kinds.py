@@ -1,4 +1,4 @@
-"""The kinds of data that people bring themselves, by the name that `data.kind` has for them."""
+"""The readers of users' own data, by the value of `data.kind`."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The files of somebody's own data: their names, sizes and hashes."""
+"""The files of a user's own data: their names, sizes and hashes."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ from image_classification.core.errors import UserError
 from image_classification.core.files import sha256
 
 LISTING = "files.csv"  # in data/raw/
-MANY = 1000  # files, from which on hashing shows its progress
+MANY = 1000  # from this many files on, hashing shows its progress
 
 
 def visible_files(path: Path) -> Iterator[Path]:

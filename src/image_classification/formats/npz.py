@@ -1,4 +1,4 @@
-"""NumPy archives in the form of MedMNIST: train_images, train_labels, val_images, ..."""
+"""NumPy archives in MedMNIST's format: train_images, train_labels, val_images, ..."""
 
 import zipfile
 from pathlib import Path
@@ -17,7 +17,7 @@ ERRORS = (OSError, ValueError, KeyError, EOFError, SyntaxError, TypeError, zipfi
 def read(data: DataConfig) -> Reading:
     """Read an archive: `images` and `labels`, or these with the name of a part before them.
 
-    Labels are numbers from 0, (n,) or (n, 1): the places in `data.classes`, or their own names.
+    Labels are numbers from 0, (n,) or (n, 1): indices into `data.classes`, or else names.
 
     Raises:
         UserError: it holds no such arrays, or pickled ones, which could run code.

@@ -1,4 +1,4 @@
-"""Tables of pixels: a label and one column a pixel, as the study and Kaggle publish MNIST."""
+"""Tables of pixels: a label and one column per pixel, as the study and Kaggle publish MNIST."""
 
 import csv
 import math
@@ -31,10 +31,10 @@ def read(tables: Sequence[Path], data: DataConfig) -> Reading:
     """Read tables of pixels; the name of a table may be that of its part (train.csv, test.csv).
 
     With one column more than there are pixels, the first is the label. Without it the images are
-    to be predicted. A header line may be there or not.
+    to be predicted. A header line is optional.
 
     Raises:
-        UserError: the columns make no image.
+        UserError: the columns do not form an image.
     """
     records: list[Record] = []
     problems: list[Problem] = []
@@ -131,7 +131,7 @@ def _images(
     place: str | int | None,
     data: DataConfig,
 ) -> tuple[list[Record], list[Problem]]:
-    """The images of a table: read as text, a wrong value is found and named, as numbers it raises.
+    """The images of a table: read as text, a wrong value is reported; read as numbers, it raises.
 
     Args:
         table: the file.

@@ -15,10 +15,10 @@ CLASS = "Images"  # in the file
 
 
 def read(data: DataConfig) -> Reading:
-    """Run the file and go through its class `Images`.
+    """Run the file and iterate over its class `Images`.
 
-    Its objects, made without arguments, give one tuple an image: the image (a path, relative to the
-    file, or an array of bytes), its label, and if wanted its part and its group.
+    An instance, made without arguments, yields one tuple per image: the image (a path, relative to
+    the file, or an array of bytes), its label, and optionally its part and its group.
 
     Raises:
         UserError: there is no such class, or it raises an error; names the line.
@@ -52,7 +52,7 @@ def read(data: DataConfig) -> Reading:
 def _record(index: int, row: Any, folder: Path) -> Record | Problem:
     place = f"image {index}"
     if not isinstance(row, tuple) or not 2 <= len(row) <= 4:
-        return Problem(place, "must be a tuple (image, label), with part and group if wanted")
+        return Problem(place, "must be a tuple (image, label), optionally with part and group")
     image, label, part, group = (*row, None, None)[:4]
     if isinstance(image, np.ndarray):
         source: Any = image

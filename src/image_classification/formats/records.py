@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-PARTS = {  # the words that people call the parts of a data set by, in lower case
+PARTS = {  # the names in use for the parts of a data set, in lower case
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),

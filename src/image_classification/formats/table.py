@@ -21,7 +21,7 @@ def read(data: DataConfig) -> Reading:
     """Read the table, or the tables, at `data.path`: pixels, or the names of image files.
 
     A manifest has a column `file_name`, `path` or `image`, relative to its folder, a `label`, and
-    if wanted `split` and `group`; other columns do not count.
+    optionally `split` and `group`; other columns are ignored.
 
     Raises:
         UserError: there is no table, several manifests, or one that can't be read.
@@ -35,14 +35,14 @@ def read(data: DataConfig) -> Reading:
     (table,) = tables
     if Path(data.path).is_file():
         raise UserError(
-            f"data.path: {table} names other files, whose changes only their folder shows: set "
+            f"data.path: {table} names other files, whose changes would go unnoticed: set "
             f"data.path to {table.parent} and data.table to {table.name}"
         )
     return _manifest(table)
 
 
 def is_manifest(table: Path) -> bool:
-    """Whether a file is a table by its suffix, and no table of pixels."""
+    """Whether a file is a table by its suffix, and not a table of pixels."""
     return table.suffix.lower() in SUFFIXES and not pixel_table.is_pixel_table(table)
 
 

@@ -13,7 +13,7 @@ from image_classification.models import efficientnet_lite, torch_file, weights
 from image_classification.models.graph import connect
 from image_classification.models.limits import one_line
 
-FEATURES = "features"  # what layers call the pooled output of the backbone in their inputs
+FEATURES = "features"  # the name of the backbone's pooled output in the inputs of layers
 LITE0 = "EfficientNetLite0"
 
 
@@ -33,7 +33,7 @@ class Pretrained:
 STORE = "https://storage.googleapis.com/"
 OF_KERAS = f"{STORE}tensorflow/keras-applications/"
 SIGNED = (1 / 127.5, -1.0)
-# All that have Keras' own layers alone, and a scaling that is the same for the three colours.
+# All that use only Keras' own layers, and the same scaling for the three colours.
 PRETRAINED = {
     LITE0: Pretrained(1 / 128, -127 / 128, ""),
     "MobileNet": Pretrained(*SIGNED, f"{OF_KERAS}mobilenet/mobilenet_1_0_{{size}}_tf_no_top.h5"),
@@ -76,14 +76,14 @@ def load(backbone: BackboneConfig) -> keras.Model:
         (n, height, width, channels).
 
     Raises:
-        UserError: there is no such network, its weights can't be had, or are none of it.
+        UserError: there is no such network, or its weights can't be fetched, or do not fit it.
     """
     if backbone.name not in PRETRAINED:
         raise UserError(
             f"backbone.name: must be one of {', '.join(PRETRAINED)}, got {backbone.name:.50}"
         )
     if backbone.weights.startswith("pypi:") and backbone.name != LITE0:
-        raise UserError(f"backbone.weights: packages are read for {LITE0} alone")
+        raise UserError(f"backbone.weights: packages are read for {LITE0} only")
     path = weights.find(backbone, *_published(backbone))
     try:
         return _with_weights(backbone, path)
@@ -102,7 +102,7 @@ def scaling(backbone: BackboneConfig) -> keras.Layer:
 def attach(
     backbone: BackboneConfig, network: keras.Model, image: keras.KerasTensor
 ) -> keras.KerasTensor:
-    """Wire new layers like those of a network to an image, and pool what they give.
+    """Apply new layers like those of a network to an image, and pool their output.
 
     They become layers of one model, not a model within it, which steps in another precision do not
     reach. Their weights are to be set by `copy_weights`.
@@ -124,7 +124,7 @@ def attach(
         raise ValueError(f"a backbone takes images of 1 or 3 channels, not {image.shape[3]}")
     first, *described = network.get_config()["layers"]
     if not backbone.trainable:
-        for part in described:  # as when it predicts: none of its outputs are dropped
+        for part in described:  # as in inference: nothing is dropped
             if part["class_name"] == "Dropout":
                 part["config"]["rate"] = 0.0
     layers = {part["name"]: keras.layers.deserialize(part) for part in described}
@@ -179,9 +179,9 @@ def _inputs(part: dict[str, Any]) -> list[str]:
 
 
 def _freeze(layers: list[keras.Layer], trainable: bool | int) -> None:
-    """Keep all layers as they are but the last ones that can learn, or all that can.
+    """Freeze all layers except the last `trainable` that can learn, or, if true, all of those.
 
-    Batch normalisation always keeps its averages and factors: those of a small data set are worse.
+    Batch normalisation is always frozen: the statistics of a small data set are worse.
     """
     can_learn = [
         layer

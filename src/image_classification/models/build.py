@@ -11,7 +11,7 @@ from image_classification.models import backbones
 from image_classification.models.graph import IMAGE, connect, wiring
 from image_classification.models.limits import allocate, is_safe, one_line
 
-# What only prepares the image; steps in a lower precision leave it all its digits.
+# Layers that only prepare the image; steps in a lower precision leave these in float32.
 PREPARING = (
     keras.layers.InputLayer,
     keras.layers.Normalization,
@@ -76,7 +76,7 @@ def build(config: ModelConfig, image_shape: Sequence[int], classes: int) -> kera
 
 
 def layer_table(model: keras.Model) -> list[dict[str, Any]]:
-    """One row a layer: its name, type, output shape without the batch, and parameters."""
+    """One row per layer: its name, type, output shape without the batch, and parameters."""
     return [
         {
             "layer": layer.name,

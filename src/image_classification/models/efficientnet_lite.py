@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: EfficientNet-B0 without what small devices are slow at.
+"""EfficientNet-Lite0: EfficientNet-B0 without what is slow on small devices.
 
 Tan and Le, "EfficientNet" (2019); the lite variant (2020) has ReLU6 instead of swish and no
 squeeze-and-excitation.

@@ -8,7 +8,7 @@ from image_classification.core.config import ModelConfig
 from image_classification.core.errors import UserError
 from image_classification.models.limits import one_line
 
-IMAGE = "image"  # what layers call the scaled image in their inputs
+IMAGE = "image"  # the name of the scaled image in the inputs of layers
 
 Wiring = dict[str, list[str]]
 """For each layer the names of its inputs: earlier layers, or what was there before them."""
@@ -22,7 +22,7 @@ def wiring(config: ModelConfig, before: list[str]) -> Wiring:
         before: what layers can name besides earlier layers; the first one takes the last of these.
 
     Raises:
-        UserError: an input is no earlier layer, or no layer takes what one gives.
+        UserError: an input is not an earlier layer, or the output of a layer is not used.
     """
     found: Wiring = {}
     earlier = list(before)
@@ -61,7 +61,7 @@ def connect(
         tensors: what was there before them.
 
     Returns:
-        What the last layer gives, or the last of `tensors` where there are no layers.
+        The output of the last layer, or the last of `tensors` where there are no layers.
 
     Raises:
         ValueError: names the layer whose inputs do not fit.

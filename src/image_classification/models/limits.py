@@ -31,7 +31,7 @@ def is_safe(module: object, name: object) -> bool:
 
 
 def allocate(make: Callable[[], keras.Model]) -> keras.Model:
-    """The model that `make` makes, if it is not too large: else its weights take no memory.
+    """The model that `make` makes; if it is too large, no weights are allocated.
 
     Raises:
         ValueError: names the layer that is.
@@ -44,7 +44,7 @@ def allocate(make: Callable[[], keras.Model]) -> keras.Model:
             sizes["the weights"] = sum(_size(weight.shape) for weight in model.variables)
         for name, size in sizes.items():
             if size > LARGEST:
-                raise ValueError(f"{name}: {size:,} numbers, {LARGEST:,} are the most")
+                raise ValueError(f"{name}: {size:,} numbers, at most {LARGEST:,} are allowed")
     except BaseException:
         keras.utils.clear_session()  # forgets the weights that were to get values
         raise
@@ -54,7 +54,7 @@ def allocate(make: Callable[[], keras.Model]) -> keras.Model:
 
 
 def one_line(error: Exception) -> str:
-    """The text of an error of Keras, in a line."""
+    """The text of an error of Keras, in one line."""
     text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras prints parts in bold
     return " ".join(text.split())[:200] or type(error).__name__
 

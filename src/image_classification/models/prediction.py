@@ -21,7 +21,7 @@ def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32
         (n, classes), rows that sum to 1.
     """
     size = prediction_batch(model)
-    # Keras' `predict` gives the same, but sets out anew at each call, for longer than nn computes.
+    # Keras' `predict` gives the same, but its setup at each call takes longer than nn computes.
     predicted = [
         model.predict_on_batch(np.asarray(images[start : start + size]))
         for start in range(0, len(images), size)

@@ -1,4 +1,4 @@
-"""Saved models, loaded without running code that they bring along."""
+"""Saved models, loaded without running any code in them."""
 
 import json
 import zipfile
@@ -55,7 +55,7 @@ def load(path: Path, sha256: str) -> keras.Model:
 
 
 def _description(path: Path) -> dict[str, Any]:
-    """What a saved model says of its layers; any exception if it is none."""
+    """The description of a saved model's layers; raises anything if it is not one."""
     with zipfile.ZipFile(path) as archive:
         if archive.getinfo("config.json").file_size > LARGEST_DESCRIPTION:
             raise ValueError(f"its description is larger than {LARGEST_DESCRIPTION} bytes")
@@ -82,7 +82,7 @@ def _require_safe(description: dict[str, Any]) -> type[keras.Model]:
         registered = named.get("registered_name") in (None, name)  # else one of another package
         of_keras = (module, name) in (("keras", "Sequential"), ("keras", "DTypePolicy"))
         if not registered or not (of_keras or is_safe(module.removeprefix("keras."), name)):
-            raise ValueError(f"it holds {module}.{name}, no layer of Keras that is free of code")
+            raise ValueError(f"it holds {module}.{name}, which is not a safe layer of Keras")
     return kind
 
 
@@ -99,7 +99,7 @@ def _without_calls(functional: dict[str, Any]) -> dict[str, Any]:
     for layer in functional["layers"]:
         calls = layer["inbound_nodes"]
         if len(calls) > 1 or not all(_is_call(call, earlier) for call in calls):
-            raise ValueError(f"its layer {layer['name']} takes more than earlier layers give")
+            raise ValueError(f"its layer {layer['name']} takes more than outputs of earlier layers")
         earlier.add(layer["name"])
     kept = [
         {key: value for key, value in layer.items() if key != "inbound_nodes"}

@@ -25,14 +25,14 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     """
     with path.open("rb") as stream:
         if (_plain(stream), _plain(stream)) != (MAGIC, PROTOCOL):
-            raise ValueError("it is not a file of PyTorch's older format")
+            raise ValueError("it is not a file in PyTorch's legacy format")
         _plain(stream)
         tensors = _Tensors(stream, path.stat().st_size)
         found = tensors.load()
         for key in _plain(stream):
             array = tensors.stored[key]
             if np.fromfile(stream, "<i8", 1) != len(array):
-                raise ValueError("an array has another length than announced")
+                raise ValueError("an array does not have the declared length")
             array[:] = np.fromfile(stream, array.dtype, len(array))
     return dict(found)
 
@@ -58,7 +58,7 @@ class _Tensors(_Plain):
         self._left = most  # bytes that all arrays may have
 
     def find_class(self, module: str, name: str) -> Any:
-        """Know what a dictionary of tensors is made of; the unpickler calls this."""
+        """Allow what a dictionary of tensors is made of; the unpickler calls this."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -75,7 +75,7 @@ class _Tensors(_Plain):
         if key not in self.stored:
             self._left -= length * np.dtype(dtype).itemsize
             if length < 0 or self._left < 0:
-                raise pickle.UnpicklingError("it promises more numbers than it has")
+                raise pickle.UnpicklingError("it declares more numbers than it has")
             self.stored[key] = np.zeros(length, dtype)
         return self.stored[key]
 

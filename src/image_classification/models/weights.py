@@ -54,7 +54,7 @@ def _keras_home() -> Path:
 
 
 def _fetch(mirror: str, file: FileConfig, folder: Path) -> None:
-    with locked(folder / f"{file.name}.lock", work=f"fetches {file.name}"):
+    with locked(folder / f"{file.name}.lock", work=f"is fetching {file.name}"):
         if (folder / file.name).is_file():  # another run has just done it
             return
         try:

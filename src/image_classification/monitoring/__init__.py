@@ -1,1 +1,1 @@
-"""What use teaches: feedback on answers, and whether what comes in still looks like validation."""
+"""Monitoring in use: feedback on predictions, and drift away from the validation images."""

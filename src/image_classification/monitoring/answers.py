@@ -1,4 +1,4 @@
-"""The answers that a server gave lately, each of which may be corrected once."""
+"""The latest predictions of a server, each of which may be corrected once."""
 
 import secrets
 import threading
@@ -21,7 +21,7 @@ ID_BYTES = 16  # of an id, at random: nobody guesses one
 
 
 class FeedbackError(UserError):
-    """Feedback that does not count; `status` is what HTTP calls it."""
+    """Feedback that is rejected; `status` is that of HTTP."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         super().__init__(text)
@@ -30,14 +30,14 @@ class FeedbackError(UserError):
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that a server gave.
+    """A prediction that a server made.
 
     image: uint8 (height, width, channels), as the model saw it.
-    label: the name of the class that it answered.
+    label: the name of the predicted class.
     probability: of that class, 0 to 1.
-    key: of the run whose model answered.
+    key: of the run whose model predicted it.
     version: of the registered model; None while MLflow does not know the run.
-    classes: all names that it can answer.
+    classes: all names that it can predict.
     """
 
     image: NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""Corrected answers on disk: corrections that wait for a person, and those that were accepted.
+"""Corrected predictions on disk: pending corrections, and those that were accepted.
 
 feedback/NAME/pending/ and feedback/NAME/accepted/ each hold images and a manifest, labels.jsonl, in
 the form that `formats/table.py` reads.
@@ -35,8 +35,8 @@ class Correction:
     """An image that somebody has labelled.
 
     path: of the image, in the manifest's folder.
-    label: what it is said to be.
-    answer, probability: what the model answered, and how probable it took that to be.
+    label: the class that the user gave.
+    answer, probability: the class that the model predicted, and its probability.
     key, version: of the model; see `Answer`.
     time: of the feedback; ISO 8601, UTC.
     """
@@ -76,11 +76,11 @@ class Corrections:
         self._most, self._most_bytes = most, most_bytes
 
     def add(self, answers: Answers, answer_id: str, label: str) -> Correction:
-        """Store that an answer should have been `label`.
+        """Store that a prediction should have been `label`.
 
         Raises:
-            FeedbackError: the answer is unknown (404) or has been corrected (409); the label is
-                none of its classes, or its image none that a file holds (422); the store is full
+            FeedbackError: the prediction is unknown (404) or has been corrected (409); the label is
+                not one of its classes, or its image can't be stored (422); the store is full
                 (507).
             UserError: the store can't be used.
         """
@@ -102,7 +102,7 @@ class Corrections:
         return correction
 
     def waiting(self) -> list[Correction]:
-        """The corrections that nobody has decided on, the oldest first.
+        """The pending corrections, the oldest first.
 
         Raises:
             UserError: the manifest is damaged.
@@ -110,7 +110,7 @@ class Corrections:
         return read(self.pending / MANIFEST)
 
     def accept(self, ids: Sequence[str]) -> list[Correction]:
-        """Move corrections, all where no ids are given, to the accepted ones.
+        """Move corrections, or all if no ids are given, to the accepted ones.
 
         A kill leaves each where it was, or in both places until it is accepted once more.
 
@@ -130,7 +130,7 @@ class Corrections:
         return chosen
 
     def discard(self, ids: Sequence[str]) -> list[Correction]:
-        """Delete corrections, all where no ids are given, and their images.
+        """Delete corrections, or all if no ids are given, and their images.
 
         Raises:
             UserError: there is no such correction, or a file can't be read or written.
@@ -164,7 +164,7 @@ class Corrections:
         if len(found) >= self._most or sum(found) + size > self._most_bytes:
             raise FeedbackError(
                 HTTPStatus.INSUFFICIENT_STORAGE,
-                f"{len(found)} corrections wait: decide with `image-classification feedback list`",
+                f"{len(found)} corrections are pending: run `image-classification feedback list`",
             )
 
 
@@ -172,7 +172,7 @@ def read(manifest: Path) -> list[Correction]:
     """Read a manifest; none where it is missing. A line that a kill cut short does not count.
 
     Raises:
-        UserError: a line is no correction; names it.
+        UserError: a line is not a correction; names it.
     """
     try:
         with manifest.open("rb") as stream:
@@ -203,7 +203,7 @@ def _parsed(line: bytes, place: str) -> Correction:
 def _chosen(
     waiting: list[Correction], ids: Sequence[str]
 ) -> tuple[list[Correction], list[Correction]]:
-    """Those that the ids, or their beginnings, name; and the others."""
+    """Those that the ids, or prefixes of them, name; and the others."""
     names = set()
     for prefix in ids:
         found = [correction.id for correction in waiting if correction.id.startswith(prefix)]

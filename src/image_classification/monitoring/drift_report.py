@@ -1,4 +1,4 @@
-"""What is said about drift, in words and as JSON."""
+"""The drift report, as text and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +17,8 @@ from image_classification.monitoring.shifts import (
 )
 from image_classification.monitoring.statistics import Statistics
 
-LEAST_P = 1e-15  # smaller ones say no more
-WORDS = {  # what it is, and what it is when it is less and when it is more
+LEAST_P = 1e-15  # smaller ones are shown as below it
+WORDS = {  # its name, and how it has changed when it is lower and when it is higher
     "confidence": ("confidence", "less sure", "surer"),
     "brightness": ("brightness", "darker", "brighter"),
     "lit": ("bright pixels", "fewer", "more"),
@@ -28,8 +28,8 @@ WORDS = {  # what it is, and what it is when it is less and when it is more
     "sharpness": ("sharpness", "smoother", "sharper or noisier"),
 }
 HARMLESS = (
-    "Drift is not harm: it says that the images differ, not that the answers are wrong. "
-    "Only images with known labels tell that: `image-classification feedback list`."
+    "Drift is not harm: the images differ, but the predictions may still be right. Only images "
+    "with known labels can show that: `image-classification feedback list`."
 )
 
 
@@ -109,7 +109,7 @@ def _head(found: Report) -> str:
     span = (found.window.begin, found.window.end)
     begin, end = (_time(time).replace("T", " ")[:16] for time in span)
     return (
-        f"{found.name}: {found.window.seen:,} images answered by {found.model}{version}, "
+        f"{found.name}: {found.window.seen:,} images classified by {found.model}{version}, "
         f"from {begin} to {end} UTC.\n"
         f"Compared: {_compared(found):,} of them, with {found.usual:,} validation images."
     )
@@ -118,9 +118,9 @@ def _head(found: Report) -> str:
 def _verdict(found: Report) -> list[str]:
     compared = _compared(found)
     if not found.shifts:
-        return [f"Too few to judge: {FEWEST} images are needed, {compared} are here."]
+        return [f"Too few to judge: {FEWEST} images are needed, {compared} were seen."]
     unseen = smallest_distance(found.usual, compared)
-    limits = f"With so many images, moves of a distance below about {unseen:.2f} go unnoticed."
+    limits = f"With this many images, shifts of a distance below about {unseen:.2f} go unnoticed."
     moved = [shift for shift in found.shifts if shift.moved]
     if not moved:
         return ["No drift: no statistic differs from validation more than chance explains.", limits]
@@ -129,7 +129,7 @@ def _verdict(found: Report) -> list[str]:
     return [
         "Drift: incoming images differ from the validation images.",
         *(f"  {_line(shift, found.classes)}" for shift in moved),
-        *([f"Not moved, as far as can be told: {', '.join(still)}."] if still else []),
+        *([f"No shift detected: {', '.join(still)}."] if still else []),
         f"Chance alone would say so in fewer than 1 of {round(1 / LEVEL):,} such windows. {limits}",
         HARMLESS,
     ]
@@ -137,13 +137,13 @@ def _verdict(found: Report) -> list[str]:
 
 def _line(shift: Shift, classes: Sequence[str]) -> str:
     p = f"p < {LEAST_P:.0e}" if shift.p < LEAST_P else f"p = {shift.p:.0e}"
-    sure = f"distance {shift.distance:.2f} of 1, adjusted {p}"
+    sure = f"distance {shift.distance:.2f}, adjusted {p}"
     if shift.name == CLASSES:
         assert shift.number is not None
         more = "more often" if shift.now > shift.usual else "less often"
         name = classes[shift.number]
-        shares = f"{shift.now:.1%} of the answers, of validation {shift.usual:.1%}"
-        return f"answers: most of all {name}, {more}: {shares} ({sure})"
+        shares = f"{shift.now:.1%} of the images, in validation {shift.usual:.1%}"
+        return f"predictions: above all {name}, {more}: {shares} ({sure})"
     what, less, more = WORDS[shift.name]
     same = abs(shift.now - shift.usual) < 5e-4
     direction = "differently spread" if same else more if shift.now > shift.usual else less
@@ -152,7 +152,7 @@ def _line(shift: Shift, classes: Sequence[str]) -> str:
 
 
 def _name(shift: Shift) -> str:
-    return "answers" if shift.name == CLASSES else WORDS[shift.name][0]
+    return "predictions" if shift.name == CLASSES else WORDS[shift.name][0]
 
 
 def _compared(found: Report) -> int:

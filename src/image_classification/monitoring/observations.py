@@ -25,7 +25,7 @@ EACH = 500  # images of an hour that are kept, drawn at random from all
 BATCH = 64  # images that are described at once
 HOUR = 3600  # seconds
 LARGEST_FILE = 2**24  # bytes
-# Damaged files raise any of these; a header that promises too much raises MemoryError.
+# Damaged files raise any of these; a header that declares too much raises MemoryError.
 FILE_ERRORS = (ValueError, TypeError, KeyError, SyntaxError, EOFError, OverflowError, MemoryError)
 ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
@@ -69,7 +69,7 @@ class Observations:
     def __init__(
         self, name: str, clock: Callable[[], float] = time.time, seed: int | None = None
     ) -> None:
-        """Go on with what is on disk of this data set, if that can be read."""
+        """Continue with what is on disk for this data set, if that can be read."""
         self._path = path_of(name)
         self._clock, self._random = clock, random.Random(seed)
         self._lock, self._changed = threading.Lock(), False
@@ -137,7 +137,7 @@ class Observations:
         return self._hours[-1]
 
     def _slots(self, seen: int, count: int) -> list[int]:
-        """Where each image goes, if below EACH: so that all of an hour are as likely kept.
+        """The slot of each image, kept if below EACH: all of an hour are equally likely to be.
 
         Vitter's algorithm R, "Random sampling with a reservoir" (1985).
         """

@@ -16,7 +16,7 @@ from image_classification.monitoring.statistics import NAMES, Statistics
 
 LEVEL = 1e-5  # adjusted p-values below it raise an alarm
 FEWEST = 50  # images of a window that is judged at all
-MOST = 1000  # images that are judged: with more, differences that matter to nobody are significant
+MOST = 1000  # images that are judged: with more, even irrelevant differences are significant
 CLASSES = "classes"
 CONCENTRATIONS = (1, 10, 100)  # how far another mix of classes may be from the usual one
 
@@ -27,8 +27,8 @@ class Shift:
 
     name: one of NAMES, or `classes`.
     p: the p-value, adjusted for all tests by Holm's method.
-    distance: 0 to 1, the largest difference of the cumulative shares (Kolmogorov and Smirnov); of
-        classes half the sum of the differences of their shares.
+    distance: 0 to 1, the Kolmogorov-Smirnov statistic; for classes the total variation distance of
+        their shares.
     usual, now: the medians of validation and of the window; of classes the shares of `number`.
     number: the class whose share differs most; None for other statistics.
     """
@@ -72,7 +72,7 @@ def compare(usual: Statistics, window: Statistics) -> list[Shift]:
 
 
 def smallest_distance(usual: int, window: int) -> float:
-    """The distance that a window of so many images must reach to be noticed in one statistic."""
+    """The distance that a window of this many images must reach to be noticed in a statistic."""
     size = min(window, MOST)
     effective = round(usual * size / (usual + size))
     return float(scipy.stats.kstwo.isf(LEVEL / (len(NAMES) + 1), effective))
@@ -97,7 +97,7 @@ def _of_classes(usual: NDArray[np.integer], window: NDArray[np.integer]) -> Shif
 def _p_of_classes(counts: NDArray[np.integer]) -> float:
     """The p-value of two rows of counts, exact for rare classes as well.
 
-    Where both rows are drawn alike, the Bayes factor against that has a mean of at most 1, given
+    If both have one distribution, the Bayes factor against that has a mean of at most 1, given
     the sums, so that it is above 1 / p with a probability of at most p: Gunel and Dickey, "Bayes
     factors for independence in contingency tables" (1974); Vovk and Wang, "E-values: calibration,
     combination and applications" (2021). The chi-squared test is far from exact in such tails:

@@ -1,4 +1,4 @@
-"""A few numbers of each image and answer, from which neither can be told."""
+"""A few numbers for each image and prediction, from which no image can be reconstructed."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,7 +10,7 @@ NAMES = ("confidence", "brightness", "lit", "off_centre", "spread", "slant", "sh
 LIT = 127  # a pixel above is lit
 DECIMALS = 4  # so that equal images have equal numbers, whatever else they were computed with
 TINY = 1e-6
-SIDE = 64  # of larger images, every second, third, ... pixel counts, so that no more do
+SIDE = 64  # larger images are subsampled to at most this many pixels per side
 
 
 class Statistics(NamedTuple):
@@ -24,7 +24,7 @@ class Statistics(NamedTuple):
         spread: the standard deviation of brightness about that centre, 1 for a side.
         slant: 2 cov(x, y) / (var(x) + var(y)) of brightness, -1 to 1; below 0 leans to the right.
         sharpness: the mean difference of neighbouring pixels, down plus across, 0 to 2.
-    classes: int32 (n,), the classes answered.
+    classes: int32 (n,), the predicted classes.
     """
 
     values: NDArray[np.float32]
@@ -32,7 +32,7 @@ class Statistics(NamedTuple):
 
 
 def describe(images: NDArray[np.uint8], probabilities: NDArray[np.floating]) -> Statistics:
-    """The statistics of images and of what a model answered.
+    """The statistics of images and of a model's predictions.
 
     Args:
         images: (n, height, width, channels), 0 to 255.
@@ -67,7 +67,7 @@ def join(parts: list[Statistics]) -> Statistics:
 
 @lru_cache(maxsize=4)
 def _moments(height: int, width: int, channels: int) -> NDArray[np.float32]:
-    """(pixels, 6): what a pixel counts in the sums of 1, x, y, xy, xx and yy."""
+    """(pixels, 6): the weight of a pixel in the sums of 1, x, y, xy, xx and yy."""
     y, x = np.meshgrid(
         (np.arange(height) - (height - 1) / 2) / height,
         (np.arange(width) - (width - 1) / 2) / width,

@@ -1,4 +1,4 @@
-"""From a candidate to a record: the evidence is gathered, the gate asked, the answer kept."""
+"""From a candidate to a record: gather the evidence, let the gate decide, keep the decision."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -40,8 +40,8 @@ class Question:
 class Outcome:
     """What came of a question.
 
-    decision: of records.Record; or STANDS: it is champion already; REPEATED: the very same was
-        refused before; UNMEASURED: the champion has to be measured on other examples first.
+    decision: of records.Record; or STANDS: it is champion already; REPEATED: the same question
+        was refused before; UNMEASURED: the champion has to be measured on other examples first.
     record: that was made; None for STANDS and UNMEASURED, the earlier one for REPEATED.
     """
 
@@ -101,7 +101,7 @@ def decide(
 def _refused_before(
     question: Question, config: Config, side: Side, known: Sequence[Record]
 ) -> Record | None:
-    """The record since the last change of the champion that refused the very same."""
+    """The record since the last change of the champion that refused the same question."""
     for record in reversed(known):
         if record.decision in records.MAKES_CHAMPION:
             return None
@@ -160,7 +160,7 @@ def _intersection(
 ) -> Common:
     digests, rows, others = np.intersect1d(side.held.digests, held.digests, return_indices=True)
     note = (
-        f"each holds out other examples: compared on the {len(rows)} of {len(side.predicted)} "
+        f"each holds out different examples: compared on the {len(rows)} of {len(side.predicted)} "
         "that neither has trained on"
     )
     return Common(rows, evidence.hash_of(digests), answers[others], numbers, note)

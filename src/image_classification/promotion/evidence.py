@@ -1,4 +1,4 @@
-"""What is known of a run: from the files of its stages, or from an earlier record."""
+"""What is known about a run: from the files of its stages, or from an earlier record."""
 
 import base64
 import hashlib
@@ -53,7 +53,7 @@ class Held:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all, in their order."""
+        """The SHA-256 of all of these, in order."""
         return hash_of(self.digests)
 
 
@@ -152,13 +152,13 @@ def weights_sha256(path: Path, hint: str) -> str:
 
 
 def pack(held: Held, predicted: NDArray[np.integer]) -> str:
-    """Answers as a text: how many classes each is from the label, compressed; mistakes are few."""
+    """Predictions as text: how far each is from the label, in classes, compressed; most are 0."""
     away = (predicted.astype(np.int64) - held.examples.labels) % len(held.classes)
     return base64.b64encode(zlib.compress(away.astype("<u2").tobytes(), 9)).decode()
 
 
 def unpack(held: Held, validation: Validation) -> NDArray[np.integer]:
-    """The answers in a record to these very examples.
+    """The predictions in a record for these very examples.
 
     Raises:
         UserError: they are damaged.
@@ -168,9 +168,9 @@ def unpack(held: Held, validation: Validation) -> NDArray[np.integer]:
         packed = base64.b64decode(validation.answers, validate=True)
         away = np.frombuffer(zlib.decompressobj().decompress(packed, 2 * count + 1), "<u2")
     except (ValueError, zlib.error) as error:
-        raise UserError(f"the answers in a record are damaged ({error})") from error
+        raise UserError(f"the predictions in a record are damaged ({error})") from error
     if len(away) != count:
-        raise UserError(f"a record has answers to {len(away)} examples, expected {count}")
+        raise UserError(f"a record has predictions for {len(away)} examples, expected {count}")
     return np.asarray((away.astype(np.int64) + held.examples.labels) % len(held.classes))
 
 
@@ -182,5 +182,5 @@ def _read_predicted(path: Path, held: Held, hint: str) -> NDArray[np.integer]:
     if len(table) != count or predicted.isna().any():
         raise UserError(f"{path}: there must be a class for each of {count} images: {hint}")
     if not np.array_equal(actual.to_numpy(), np.asarray(held.examples.labels)):
-        raise UserError(f"{path}: of other validation images than the split's: {hint}")
+        raise UserError(f"{path}: has other validation images than the split: {hint}")
     return predicted.to_numpy(np.int64)

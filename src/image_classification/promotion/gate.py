@@ -59,7 +59,7 @@ def decide(evidence: Evidence, settings: PromotionConfig) -> Decision:
         return Decision(
             False,
             f"the difference may be as low as {100 * paired.low:+.2f} points, and promotion.margin "
-            f"asks for more than {settings.margin:+g}",
+            f"requires more than {settings.margin:+g}",
         )
     if not grounds:
         return Decision(
@@ -71,7 +71,7 @@ def decide(evidence: Evidence, settings: PromotionConfig) -> Decision:
 
 
 def missed_floors(candidate: Mapping[str, float], settings: PromotionConfig) -> list[str]:
-    """What a candidate fails of the least that is asked of any, a sentence each."""
+    """The minimum requirements that a candidate misses, one sentence each."""
     floors = settings.floors
     least = {"accuracy": floors.accuracy, "worst_class_recall": floors.worst_class_recall}
     most = {
@@ -99,10 +99,10 @@ def adjusted(evidence: Evidence) -> float:
 def is_cheaper(
     candidate: Mapping[str, float], champion: Mapping[str, float], percent: float
 ) -> bool:
-    """Whether a prediction takes so much less time, one at a time and in batches.
+    """Whether a prediction takes that much less time, one at a time and in batches.
 
-    Never with as many parameters: a retrained model that is measured faster was measured at a
-    better moment.
+    Never with the same number of parameters: a retrained model that is measured faster was only
+    measured at a better moment.
     """
     if candidate["parameters"] == champion["parameters"]:
         return False

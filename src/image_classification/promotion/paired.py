@@ -1,4 +1,4 @@
-"""Two models on the same examples: answers in, their difference and how certain it is out."""
+"""Two models on the same examples: predictions in, their difference and its certainty out."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ def compare(
     candidate: NDArray[np.integer],
     champion: NDArray[np.integer],
 ) -> Paired:
-    """Compare two models by their answers to the same examples.
+    """Compare two models by their predictions for the same examples.
 
     Args:
         metric: one of contributions.METRICS.

@@ -1,6 +1,6 @@
-"""The records of decisions: one file a registered model, a JSON object a line, only appended to.
+"""The records of decisions: one append-only file per registered model, a JSON object per line.
 
-They are the one truth about who is champion; MLflow's alias, tags and texts are a view of them.
+They are the single source of truth for who is champion; MLflow's alias, tags and texts are a view.
 """
 
 import errno
@@ -58,8 +58,8 @@ class Validation:
 
     sha256, examples: of the validation examples of the run that was judged, and their number.
     judged_sha256, judged: of those that both were compared on; None and 0 without a comparison.
-    times: how often these have judged, this time included.
-    answers: the run's answers to its validation examples, packed (see evidence).
+    times: how many candidates they have judged, this one included.
+    answers: the run's predictions for its validation examples, packed (see evidence).
     """
 
     sha256: str
@@ -108,7 +108,7 @@ def who() -> str:
 @contextmanager
 def locked_for_decision() -> Iterator[None]:
     """Keep other processes from deciding on what is read in the block."""
-    with locked(paths.home() / paths.OUTBOX / "promotions.lock", "decides about the champion"):
+    with locked(paths.home() / paths.OUTBOX / "promotions.lock", "is deciding on the champion"):
         yield
 
 
@@ -139,7 +139,7 @@ def read(name: str) -> list[Record]:
     A last line that a kill cut short does not count.
 
     Raises:
-        UserError: a line is no record; names it.
+        UserError: a line is not a record; names it.
     """
     path = file_of(name)
     try:
@@ -155,7 +155,7 @@ def read(name: str) -> list[Record]:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             cause = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{path}, line {number}: no record of a decision ({cause}): {_hint(path)}"
+                f"{path}, line {number}: not a record of a decision ({cause}): {_hint(path)}"
             ) from error
     return found
 

@@ -1,4 +1,4 @@
-"""The way back: an earlier champion becomes champion again, and no gate is asked."""
+"""Rollback: an earlier champion becomes champion again, bypassing the gate."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ def roll_back(name: str, number: int | None, reason: str | None) -> Record:
             decision=records.ROLLED_BACK,
             to=earlier.to,
             from_=standing.to,
-            reason=f"a person's reason: {reason}" if reason else "by hand",
+            reason=f"a person's reason: {reason}" if reason else "no reason given",
             numbers={**earlier.numbers, "from": standing.numbers.get("to"), "paired": None},
             validation=judged and replace(judged, judged_sha256=None, judged=0, times=0),
         )
@@ -59,7 +59,7 @@ def _earlier(known: Sequence[Record], standing: Record, number: int | None) -> R
     if number not in numbered:
         choices = ", ".join(map(str, numbered))
         raise UserError(
-            f"{number}: no record of an earlier champion; `image-classification history` shows "
-            f"them: {choices}"
+            f"{number}: not the record of an earlier champion; `image-classification history` "
+            f"shows those: {choices}"
         )
     return numbered[number]

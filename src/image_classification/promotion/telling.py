@@ -1,4 +1,4 @@
-"""What MLflow is told of the records: tags and a text for each version that they are about."""
+"""The records as MLflow shows them: tags and a text for each version that they are about."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ PREFIX = "promotion."
 
 @dataclass(frozen=True)
 class Told:
-    """What MLflow is told; runs by their keys.
+    """What MLflow is to show; runs by their keys.
 
     champion: the run; None if there is none.
     tags: of the version of each run.
@@ -25,7 +25,7 @@ class Told:
 
 
 def told(known: Sequence[Record]) -> Told:
-    """What the records say, oldest first."""
+    """What MLflow is to show of the records, which come oldest first."""
     standing = records.champion(known)
     tags: dict[str, dict[str, str]] = {}
     lines: dict[str, list[str]] = {}

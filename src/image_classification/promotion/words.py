@@ -38,7 +38,7 @@ def called(judged: Judged) -> str:
 
 
 def history(known: Sequence[Record]) -> str:
-    """All decisions, a line each, and how often the latest validation examples have judged."""
+    """All decisions, a line each, and how many candidates the latest validation examples judged."""
     standing = records.champion(known)
     lines = [
         f"{number:>3}{'*' if record is standing else ' '} {record.time}  {record.who} by "
@@ -65,7 +65,7 @@ def _numbers(record: Record) -> list[str]:
         f"{paired['metric'].replace('_', ' ')} on {paired['examples']:,} validation examples "
         f"{difference:+.2f} points, 95 % interval {low:.2f} to {high:.2f}, "
         f"p = {paired['p_value']:.2g}",
-        f"these examples have judged {_times(record.validation.times)}",
+        f"these examples were used to judge {_times(record.validation.times)}",
     ]
 
 

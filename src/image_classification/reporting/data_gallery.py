@@ -53,7 +53,7 @@ def draw(known: DataSheet, split: Split) -> Pictures:
                 "look_alikes",
                 "Test images, each above a training image that it looks like.",
                 "Test images above the training images that they look like, numbered as in the "
-                "list. Of both, the same of 8 x 8 fields are darker than their neighbours.",
+                "list. In both, the same of 8 x 8 fields are darker than their neighbours.",
                 photo=True,
             ),
             data_figures.pairs(

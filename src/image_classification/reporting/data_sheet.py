@@ -53,7 +53,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class DataSheet:
-    """What is known of a data set.
+    """What is known about a data set.
 
     classes: their names, in the order of the labels.
     counts: int64 (classes, 3), labelled images in train, validation and test.
@@ -70,11 +70,11 @@ class DataSheet:
 
     @property
     def is_own(self) -> bool:
-        """Whether these are somebody's own images, whose files were looked at."""
+        """Whether these are a user's own images, whose files were inspected."""
         return "sizes" in self.found
 
     def shown(self) -> list[int]:
-        """The classes that have room: all in their order, or the largest and the smallest."""
+        """The classes that are shown: all in their order, or the largest and the smallest."""
         if len(self.classes) <= MOST_SHOWN:
             return list(range(len(self.classes)))
         order = np.argsort(-self.counts.sum(axis=1), kind="stable")
@@ -110,7 +110,7 @@ class DataSheet:
         return f"{largest}, {ratio:.1f} times as many as {smallest}, with {totals[fewest]:,}."
 
     def doubts(self) -> list[str]:
-        """What makes scores doubtful, a sentence without its stop each."""
+        """What makes scores doubtful, each a sentence without a full stop."""
         return sheet.doubts(self.found)
 
     def facts(self) -> list[tuple[str, str]]:
@@ -146,7 +146,7 @@ class DataSheet:
             ("Same pixels, different labels", "conflicting", "sets", ("images",)),
             ("Same pixels in several parts", "across", "sets", ("images",)),
             ("Same pixels", "duplicates", "sets", ("images",)),
-            ("Look-alikes", "near_duplicates", "images", ("test image", "training image")),
+            ("Near-duplicates", "near_duplicates", "images", ("test image", "training image")),
             ("Bad files left out", "bad", "images", ("file", "cause")),
         ]
         listings = []

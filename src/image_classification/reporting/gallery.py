@@ -47,7 +47,7 @@ class Picture:
     """A picture of the report.
 
     section: of the page; its pictures stand there in the order in which `draw` yields them.
-    name: of the file, without its ending.
+    name: of the file, without its suffix.
     alt: the text in place of the picture.
     caption: below the picture.
     photo: whether it shows images, which keep their colours on a dark page.

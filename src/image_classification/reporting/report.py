@@ -41,7 +41,7 @@ MOST_CLASSES = 20  # that the report lists
 WEAKEST = 3  # classes that a model card lists
 LONGEST_NOTE = 8000  # characters that MLflow keeps of a tag
 PHOTO_QUALITY = 85  # of WebP, from 0 to 100
-LONGER = 40  # characters, at most, that the address of a run has more than its key
+LONGER = 40  # characters, at most, by which the address of a run is longer than its key
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Pictures of a study, drawn by Optuna: study in, matplotlib Figures out."""
+"""Figures of a study, drawn by Optuna: study in, matplotlib Figures out."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawn
 
-FEWEST = 2  # different results, and settings, that a picture can compare
+FEWEST = 2  # different results, and settings, that a figure can compare
 
 
 def figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
@@ -18,7 +18,7 @@ def figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
     The last two compare trials, and are left out while there is too little to compare.
 
     Args:
-        study: in which a trial has ended well.
+        study: in which a trial has completed.
         metric: of validation, which the study is about.
     """
     done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])

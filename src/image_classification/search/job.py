@@ -1,4 +1,4 @@
-"""A job of a search: a training with the values that Optuna chooses, ended early if it is bad."""
+"""A job of a search: a training with the values that Optuna chooses, pruned if it is bad."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -29,23 +29,23 @@ Watch = Callable[[dict[str, float]], None]  # called with each row of fit.EpochR
 
 
 def main(config: Config, train: Callable[[Config, Watch], Any]) -> int:
-    """Train as a trial of the study, and tell it what came out.
+    """Train as a trial of the study, and report the result to it.
 
-    A trial that a kill has cut short goes on; one that has ended is skipped.
+    A killed trial resumes; one that has ended is skipped.
 
     Args:
         config: with a search and the number of the trial.
         train: the stage's function.
 
     Raises:
-        UserError: the search can't be made so, or another process is at work on this trial.
+        UserError: the search is invalid, or another process is working on this trial.
     """
     search, number = config.search, config.trial
     assert search is not None
     assert number is not None
     drawn_from = _searched(search, config.model)
     lock = paths.home() / paths.SEARCHES / "locks" / f"{search.study}-{number}"
-    with locked(lock, f"is at work on trial {number} of {search.study}", wait=False):
+    with locked(lock, f"is working on trial {number} of {search.study}", wait=False):
         (drawn,) = np.random.SeedSequence([config.seed, number]).generate_state(1)
         found = study.open_study(search, _shared(config, drawn_from), seed=int(drawn))
         trial = study.begin(found, number)

@@ -21,7 +21,7 @@ class SearchReport(Callback):
     """Hydra calls this around a search; conf/hydra/callbacks/search.yaml names it."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Draw the study and write its best trial; Hydra would make a warning of an error."""
+        """Draw the study and write its best trial; Hydra would turn an error into a warning."""
         try:
             _report(config)
         except Exception as error:
@@ -38,7 +38,7 @@ def _report(config: DictConfig) -> None:
         return
     ended = found.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     pruned = found.get_trials(deepcopy=False, states=[TrialState.PRUNED])
-    print(f"{config.search.study}: {len(ended)} trials ended, {len(pruned)} pruned", flush=True)
+    print(f"{config.search.study}: {len(ended)} trials completed, {len(pruned)} pruned", flush=True)
     if not ended:
         return
     folder = Path(config.hydra.sweep.dir) / paths.SEARCH_PICTURES
@@ -57,7 +57,7 @@ def experiment(found: optuna.Study, model: str, data: str, metric: str) -> str:
     """The best trial as a file of conf/experiment/.
 
     Args:
-        found: the study, in which a trial has ended well.
+        found: the study, in which a trial has completed.
         model: that all its trials trained.
         data: the data set.
         metric: of validation, by which the trial is the best.

@@ -22,8 +22,8 @@ def distributions(space: Mapping[str, Any], prefix: str = "") -> dict[str, BaseD
     """What Optuna draws from, by the dotted names of settings.
 
     Args:
-        space: nested as in conf/; at each setting `choices`, or `low` and `high` and, if wanted,
-            `log` and `step`. Whole numbers as bounds give whole numbers. A null counts as nothing.
+        space: nested as in conf/; at each setting `choices`, or `low` and `high` and optionally
+            `log` and `step`. Whole numbers as bounds give whole numbers. Nulls are ignored.
         prefix: of the names.
 
     Raises:

@@ -66,10 +66,10 @@ def open_study(search: SearchConfig, shared: Mapping[str, Any], seed: int) -> op
 
 
 def load(place: str, name: str) -> optuna.Study:
-    """A study that is there.
+    """Load an existing study.
 
     Raises:
-        KeyError: it is not.
+        KeyError: it does not exist.
         UserError: the storage can't be used.
     """
     with _storage(place) as storage:
@@ -100,10 +100,10 @@ def _sampler(name: str, seed: int) -> BaseSampler:
 
 
 def begin(study: optuna.Study, number: int) -> optuna.Trial | None:
-    """The trial of this number: a new one, or one that a kill has cut short.
+    """The trial of this number: a new one, or one that was killed.
 
     Returns:
-        None if it has ended already, well or early.
+        None if it has been completed or pruned already.
     """
     for known in study.get_trials(deepcopy=False):
         if known.user_attrs.get(NUMBER) == number:

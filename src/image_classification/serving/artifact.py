@@ -1,4 +1,4 @@
-"""The artifact that is served: a model of the engine, and what is known about it."""
+"""The artifact that is served: a model for the engine, and its description."""
 
 import json
 from collections.abc import Mapping
@@ -44,13 +44,13 @@ class Artifact:
     classes: names, in the order of the probabilities.
     image_shape: height, width, channels.
     resize: how images of another size are brought to it; see `decode`.
-    normalise: whether drawings are brought to the form of MNIST.
+    normalise: whether drawings are converted to MNIST's format.
     engine: litert or tf_function.
     weights_sha256: of the weights that it was made from, in hexadecimal: MLflow's copy of a model
         has them too, though its file has another hash.
     sha256: of the engine's file, in hexadecimal.
     checked: images compared with Keras, labels_equal, and the largest_difference of a probability.
-    folder: that all of this lies in.
+    folder: that holds all of this.
     """
 
     name: str
@@ -110,7 +110,7 @@ def _fault(described: Mapping[str, Any]) -> str | None:
         value = described.get(key)
         of_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if not of_kind:
-            return f"{key} must be given, and of its type"
+            return f"{key} is missing or of the wrong type"
     shape = described["image_shape"]
     if len(shape) != 3 or not all(type(size) is int and 1 <= size <= 2**16 for size in shape):
         return "image_shape must be three sizes"

@@ -23,12 +23,12 @@ from image_classification.serving.engine import Engine
 
 TOLERANCE = 1e-4  # that a probability may differ by from that of Keras
 PART = 1000  # images compared at once
-LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the time of each file in an archive, so that its hash stays
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the time of each file in an archive, for a stable hash
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How an engine's answers differ from those of Keras.
+    """How an engine's predictions differ from those of Keras.
 
     images: how many were compared.
     labels_equal: how many of these both give the same class.
@@ -41,12 +41,12 @@ class Difference:
 
     @property
     def is_small(self) -> bool:
-        """Whether the engine may answer instead of Keras."""
+        """Whether the engine may replace Keras."""
         return self.labels_equal == self.images and self.largest_difference <= TOLERANCE
 
 
 def convert(model: keras.Model, described: Artifact, images: NDArray[np.uint8]) -> Artifact:
-    """Write the model for the first engine that answers as Keras does: LiteRT, or TensorFlow.
+    """Write the model for the first engine that predicts as Keras does: LiteRT, or TensorFlow.
 
     Args:
         model: from `saved.load`.
@@ -64,7 +64,7 @@ def convert(model: keras.Model, described: Artifact, images: NDArray[np.uint8]) 
         try:
             with _silent():
                 artifact, found = _written(model, replace(described, engine=engine), images, write)
-        except Exception as error:  # the converters have no common one, and so have the engines
+        except Exception as error:  # neither the converters nor the engines have a common one
             causes.append(f"{engine}: {one_line(error)}")
             continue
         if found.is_small:
@@ -87,7 +87,7 @@ def _written(
 
 
 def compare(model: keras.Model, engine: Engine, images: NDArray[np.uint8]) -> Difference:
-    """Compare an engine's answers with those of Keras."""
+    """Compare an engine's predictions with those of Keras."""
     equal, largest = 0, 0.0
     for start in range(0, len(images), PART):
         part = np.asarray(images[start : start + PART])
@@ -118,7 +118,7 @@ def _write_saved_model(model: keras.Model, target: Path) -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Leave out what the converters print, from C++ as well: what matters is raised."""
+    """Suppress what the converters print, from C++ as well: what matters is raised."""
     kept: list[Any] = [os.dup(number) for number in (1, 2)]
     with Path(os.devnull).open("wb") as nowhere:
         for number in (1, 2):

@@ -1,4 +1,4 @@
-"""What answers: a model in LiteRT, which needs no TensorFlow; in TensorFlow where it must be."""
+"""The inference engine: LiteRT, which needs no TensorFlow, or else TensorFlow itself."""
 
 import tempfile
 import zipfile
@@ -17,13 +17,13 @@ UNPACKED = 2**32  # bytes of a SavedModel, the most
 
 
 class Engine:
-    """A model that is ready to answer. It computes in one thread, and only one may call it."""
+    """A model that is ready to predict. It uses one thread, and only one thread may call it."""
 
     def __init__(self, artifact: Artifact) -> None:
         """Load the model of an artifact.
 
         Raises:
-            UserError: its file is none of its engine, or its engine is not installed.
+            UserError: its file does not fit its engine, or its engine is not installed.
         """
         self.artifact = artifact
         load = _load_litert if artifact.engine == "litert" else _load_saved_model

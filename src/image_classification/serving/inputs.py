@@ -1,4 +1,4 @@
-"""An image becomes what the model takes: by the very code of the split, then the normaliser."""
+"""From an image to a model's input: by the code of the split, then the normaliser."""
 
 import io
 from pathlib import Path
@@ -22,7 +22,7 @@ def prepare(data: bytes, artifact: Artifact) -> Pixels:
         uint8 (height, width, channels), of the artifact's shape.
 
     Raises:
-        UserError: they are no image that can be used; says why.
+        UserError: they are not a usable image; says why.
     """
     try:
         return of_source(data, artifact)
@@ -41,14 +41,14 @@ def of_source(source: Path | bytes | NDArray[Any], artifact: Artifact) -> Pixels
         uint8 (height, width, channels), of the artifact's shape.
 
     Raises:
-        DecodeError: it is no image that can be used.
+        DecodeError: it is not a usable image.
         OSError: the file can't be read.
     """
     if isinstance(source, bytes) and not source:
         raise DecodeError("empty")
     if not artifact.normalise:
         return decode(_opened(source), artifact.image_shape, artifact.resize)
-    # A picture of its own size: made smaller at once, a small drawing on it would be a blot.
+    # At its own size: if scaled down first, a small drawing on it would become a blot.
     grey = decode_grey(_opened(source), normalizer.LARGEST)
     return normalizer.normalise(grey)[..., np.newaxis]
 

@@ -52,7 +52,7 @@ def key_of(word: str, name: str) -> str | None:
         name: of the data set.
 
     Raises:
-        UserError: it means none.
+        UserError: it means no run.
     """
     if word == CHAMPION:
         champion = records.champion(records.read(name))

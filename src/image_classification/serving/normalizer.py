@@ -1,6 +1,6 @@
-"""A drawn or photographed digit becomes one in the form of MNIST.
+"""Converts a drawn or photographed digit to MNIST's format.
 
-The form (LeCun, Cortes and Burges, "The MNIST database of handwritten digits"): light on black, the
+That is (LeCun, Cortes and Burges, "The MNIST database of handwritten digits"): light on black, the
 longer side of the digit's box 20 pixels, its centre of mass in the middle of 28 x 28, at index 14.
 """
 
@@ -16,7 +16,7 @@ SIZE = 28  # height and width of an image
 BOX = 20  # the longer side of a digit
 BOXES = (19, 20)  # of MNIST's own digits
 MIDDLE = 14  # index of the row and column of the centre of mass
-FAINTEST = 24  # of 255: less than so much contrast is no drawing
+FAINTEST = 24  # of 255: with less contrast, nothing is drawn
 EDGE = 0.5  # of the threshold between ink and paper: what is fainter is paper
 LEVELS = np.arange(256)
 EVEN = 8  # levels that paper in even light may differ by
@@ -27,7 +27,7 @@ Grey = NDArray[np.uint8]
 
 
 def normalise(image: Grey) -> Grey:
-    """Bring a picture of one digit to the form of MNIST; one that has it stays as it is.
+    """Convert a picture of one digit to MNIST's format; one that has it stays as it is.
 
     Args:
         image: uint8 (height, width), dark on light or light on dark.
@@ -44,7 +44,7 @@ def normalise(image: Grey) -> Grey:
 
 
 def has_form(image: Grey) -> bool:
-    """Whether an image has the form of MNIST, as all images of MNIST's test set have.
+    """Whether an image has MNIST's format, as all images of its test set have.
 
     Sums of integers decide: the centre of mass of some digits lies exactly half way between pixels.
     """
@@ -81,7 +81,7 @@ def _ink(image: Grey) -> Grey:
 def _on_paper(image: Grey) -> Grey:
     """How far each pixel is from the brightness of the paper, in the direction of the ink."""
     levels = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    if levels.max() - levels.min() <= EVEN:  # as a drawing has it; a table of levels is fast
+    if levels.max() - levels.min() <= EVEN:  # as in a drawing; a lookup table is fast
         table = LEVELS - float(np.median(levels))
         return _mapped(image, _one_way(table, _counts(image)))
     difference = image - _uneven_paper(image)
@@ -113,7 +113,7 @@ def _uneven_paper(image: Grey) -> NDArray[np.float32]:
 
 
 def _mapped(image: Grey, table: Grey) -> Grey:
-    """Each pixel replaced by what a table of 256 says: ten times as fast as NumPy's indexing."""
+    """Apply a lookup table of 256 levels: ten times as fast as NumPy's indexing."""
     mapped = image.tobytes().translate(table.tobytes())
     return np.frombuffer(mapped, np.uint8).reshape(image.shape)
 

@@ -115,7 +115,7 @@ class Parquet:
     """The same columns in a Parquet file, a row group for each part."""
 
     def __init__(self, path: Path, classes: Sequence[str]) -> None:
-        import pyarrow as pa  # only who writes one waits for it
+        import pyarrow as pa  # slow to import, only used here
         import pyarrow.parquet
 
         self._arrow: Any = pa

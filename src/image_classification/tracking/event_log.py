@@ -77,7 +77,7 @@ def read(path: Path) -> list[Event]:
     """The events of a file; a last one that was cut short does not count.
 
     Raises:
-        UserError: there is no such file, or a line of it is no event.
+        UserError: there is no such file, or a line of it is not an event.
     """
     try:
         if path.stat().st_size > LARGEST:

@@ -80,7 +80,7 @@ class LiveRun:
         self._logger.log(self._log.append(event_type, **fields))
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Log the parameters, unless a process before has."""
+        """Log the parameters, unless an earlier process has."""
         if not any(event["type"] == "params" for event in self._log.all):
             self.log("params", values=dict(values))
 
@@ -141,12 +141,12 @@ class LiveRun:
 
 
 def open_sweep(folder: Path, experiment: str, words: Sequence[str]) -> LiveRun:
-    """The run that is the parent of a sweep's runs: that of an earlier try, or else a new one.
+    """The run that is the parent of a sweep's runs: that of an earlier attempt, or else a new one.
 
     Args:
         folder: of the sweep, which exists and gives a new run its name.
         experiment: of the runs.
-        words: what is swept over, in one order.
+        words: what is swept over, in a fixed order.
     """
     sweep_key = hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()
     tags = {"sweep": "true", SWEEP_KEY: sweep_key}

@@ -55,7 +55,7 @@ def log_model(run: MlflowRun, event: Event, model: Any = None) -> None:
 
 
 def has_model(run: MlflowRun, event: Event) -> bool:
-    """Whether the run's model is in MLflow, with all its files in their sizes."""
+    """Whether the run's model is in MLflow, with all its files at their full size."""
     finished = [m for m in run.models(run.run_id) if m.status == LoggedModelStatus.READY]
     return bool(finished) and _is_whole(run, finished[0])
 

@@ -1,4 +1,4 @@
-"""Where a run that MLflow alone still has comes from."""
+"""The origin of a run that only MLflow still has."""
 
 from dataclasses import dataclass
 

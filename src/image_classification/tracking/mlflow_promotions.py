@@ -1,4 +1,4 @@
-"""Promotions in MLflow's registry: the alias `champion`, and what versions say of decisions."""
+"""Promotions in MLflow's registry: the alias `champion`, and the decisions about each version."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from image_classification.tracking.outbox import NOT_UPLOADED
 
 ALIAS = "champion"
 PREFIX = "promotion."  # of the tags
-HEADING = "\n\n## Promotion\n\n"  # begins the end of a version's description
+HEADING = "\n\n## Promotion\n\n"  # heads the last section of a version's description
 
 
 def tell(
@@ -28,9 +28,9 @@ def tell(
     tags: Mapping[str, Mapping[str, str]],
     texts: Mapping[str, str],
 ) -> int:
-    """Have MLflow's registry say what the records of decisions say; to tell it again does nothing.
+    """Make MLflow's registry show what the records of decisions say; repeating it changes nothing.
 
-    Versions that are not there, or not any more, are left out.
+    Versions that do not exist, or no longer, are skipped.
 
     Args:
         name: of the registered model, and of the experiment.
@@ -54,7 +54,7 @@ def tell(
     except OUTAGES as error:
         print(
             f"MLflow: {mlflow_store.cause_of(error)}: the decisions in {paths.PROMOTIONS}/ wait "
-            "for the next comparison or `image-classification sync` to tell it",
+            "for the next comparison or `image-classification sync` to update it",
             file=sys.stderr,
         )
         return 0 if paths.is_dvc_stage() else NOT_UPLOADED

@@ -188,7 +188,7 @@ def data(run: MlflowRun, event: Event) -> None:
         profile=json.dumps(profile),
     )
     inputs = [DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])]
-    with mlflow_store.store_lock():  # MLflow fails where two make the same data set known at once
+    with mlflow_store.store_lock():  # MLflow fails where two register the same data set at once
         run.client.log_inputs(run.run_id, inputs)
 
 
@@ -201,7 +201,7 @@ def metrics(run: MlflowRun, event: Event) -> None:
 
 
 def log_metrics(run: MlflowRun, events: Sequence[Event], model: str | None = None) -> None:
-    """Log many events of metrics at once; MLflow passes over what it has already."""
+    """Log many events of metrics at once; MLflow skips what it has already."""
     entries = [
         Metric(key, value, event["time"], event["step"], model_id=model, run_id=run.run_id)
         for event in events
@@ -224,7 +224,7 @@ def artifacts(run: MlflowRun, event: Event) -> None:
 
 
 def has_artifacts(run: MlflowRun, event: Event) -> bool:
-    """Whether all of these files are in MLflow, in their sizes.
+    """Whether all of these files are in MLflow, at their full size.
 
     Raises:
         OSError, UserError: as `artifacts`.
@@ -316,7 +316,7 @@ def key_of_sweep(experiment: str, sweep_key: str) -> str | None:
 
     Args:
         experiment: its name.
-        sweep_key: the tag that tells tries of one sweep.
+        sweep_key: the tag that attempts of one sweep share.
 
     Raises:
         UnreachableError: the store can't be reached.

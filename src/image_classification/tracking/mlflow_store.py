@@ -30,7 +30,7 @@ from image_classification.core.locks import locked
 from image_classification.tracking import mlflow_tags, mlflow_view
 
 ARTIFACTS = "mlartifacts"  # the folder beside the database that holds the runs' files
-LEFT_BEHIND = r"\.[0-9a-f]{32}(-journal|-wal|-shm)?"  # ends what a kill leaves of a new database
+LEFT_BEHIND = r"\.[0-9a-f]{32}(-journal|-wal|-shm)?"  # suffix of what a kill leaves of a database
 
 mlflow.store.db.utils.MAX_RETRY_COUNT = 1  # as tracking/__init__.py says
 
@@ -40,7 +40,7 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-# What MLflow raises while it, its store or the network is down; anything else is a fault of ours.
+# What MLflow raises while it, its store or the network is down; anything else is a bug of ours.
 OUTAGES = (MlflowException, SQLAlchemyError, OSError, UserError)
 
 
@@ -80,8 +80,8 @@ def connect(experiment: str) -> str:
         _close_abandoned(client, experiment_id)
     except (MlflowException, SQLAlchemyError) as error:
         cause = cause_of(error)
-        if "failed with exception" in cause:  # MLflow's words for a server that is not there
-            cause = "it does not answer"
+        if "failed with exception" in cause:  # MLflow's text for an unreachable server
+            cause = "it does not respond"
         raise UnreachableError(f"the tracking store {shown()} can't be used: {cause}") from error
     return experiment_id
 
@@ -135,14 +135,14 @@ def initialize(database: Path) -> None:
 
 
 def _make(database: Path) -> None:
-    """Make it under another name, so that it is never there by half.
+    """Make it under another name, so that it never exists half-made.
 
     Raises:
         UserError: says why it can't be made.
     """
     fresh = database.with_name(f"{database.name}.{uuid.uuid4().hex}")
     try:
-        fresh.touch()  # fails at once where MLflow would try for minutes
+        fresh.touch()  # fails at once where MLflow would retry for minutes
         # In a separate process: no connection to this name may outlive it.
         subprocess.run(
             [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{fresh}"],
@@ -179,7 +179,7 @@ def _database_lock(database: Path, wait: bool = True) -> contextlib.AbstractCont
 
 @contextlib.contextmanager
 def _reading(database: Path) -> Iterator[sqlite3.Connection]:
-    """Read from the database without MLflow, which would try for minutes where it can't be.
+    """Read from the database without MLflow, which would retry for minutes where it can't be read.
 
     Raises:
         UnreachableError: it can't be read, or is no database.
@@ -220,7 +220,7 @@ def _set_aside_if_moved(database: Path) -> None:
         raise UnreachableError(f"{database} can't be set aside: {error.strerror}") from error
     print(
         f"{database} was made in {elsewhere}, where it would write: it is now {moved.name}, and a "
-        "new one begins; `image-classification sync` uploads every run to it",
+        "new one is made; `image-classification sync` uploads every run to it",
         file=sys.stderr,
     )
 

@@ -1,4 +1,4 @@
-"""The names of a run's tags in MLflow: what only this project reads is out of its users' sight."""
+"""The names of a run's tags in MLflow; those that only this project reads are hidden."""
 
 from collections.abc import Mapping
 
@@ -7,9 +7,9 @@ from image_classification.tracking.provenance import DATA_HASH, TRAINING_KEY
 PREFIX = "mlflow.image_classification."  # MLflow's pages show no tag that begins with `mlflow.`
 RUN_KEY = f"{PREFIX}run.key"  # a run's name on disk
 MODEL_FILES = f"{PREFIX}model.files"  # paths and sizes of the files of a run's model
-UPLOADED = f"{PREFIX}events."  # begins the tag that remembers the digest of an event log
+UPLOADED = f"{PREFIX}events."  # prefix of the tag that holds the digest of an event log
 
-SWEEP_KEY = "sweep.key"  # the tag that tells tries of one sweep
+SWEEP_KEY = "sweep.key"  # the tag that attempts of one sweep share
 PROCESS = ("process.host", "process.id", "process.started")  # of a run in progress
 HIDDEN = (DATA_HASH, TRAINING_KEY, SWEEP_KEY, *PROCESS)  # of the tags in event logs
 

@@ -1,7 +1,7 @@
-"""What MLflow loads a registered model with, from a copy of this file that lies beside the model.
+"""MLflow's loader of a registered model, run from a copy of this file beside the model.
 
 It runs where this project is not installed, so it imports nothing of it. MLflow's own loader would
-let pixels that are fractions pass, cut to 0, and would print a progress bar into its server's log.
+accept fractional pixels, truncated to 0, and would print a progress bar into its server's log.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ class ImageModel:
         self._shape = tuple(model.input_shape[1:])
 
     def get_raw_model(self) -> Any:
-        """The keras.Model; MLflow's `unwrap_python_model` and users ask for it."""
+        """The keras.Model; MLflow's `unwrap_python_model` and users call this."""
         return self._model
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> NDArray[np.float32]:
@@ -60,7 +60,7 @@ class ImageModel:
         lowest, highest = pixels.min(initial=0), pixels.max(initial=0)
         is_whole = np.isfinite(pixels).all() and (pixels == np.floor(pixels)).all()
         if not is_whole or highest == 1:
-            raise _refused("pixels must be whole numbers from 0 to 255, not fractions: times 255")
+            raise _refused("pixels must be whole numbers 0 to 255, not fractions: multiply by 255")
         if lowest < 0 or highest > 255:
             raise _refused(f"pixels must be from 0 to 255, got {lowest:g} to {highest:g}")
         return pixels.astype(np.uint8)

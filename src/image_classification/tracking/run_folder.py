@@ -35,7 +35,7 @@ def locked_folder(folder: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         UserError: another process holds it, and `wait` is false.
     """
-    with locked(_lock_file(folder), "is at work on this very run", wait):
+    with locked(_lock_file(folder), "is working on this run", wait):
         folder.mkdir(exist_ok=True)
         yield
 
@@ -53,8 +53,8 @@ def is_finished(folder: Path) -> bool:
 def discard_finished(key: str | None = None) -> None:
     """Remove the folders of finished runs, or only the one with this key.
 
-    For stages that depend on these runs: when they start, DVC has taken up the results. Of other
-    runs, which may be trained at the same time, nobody knows.
+    For stages that depend on these runs: by the time they start, DVC has stored the results. It
+    may not have stored those of other runs, which can be in training at the same time.
     """
     root = paths.home() / paths.CHECKPOINTS
     for marker in root.glob(f"*/{FINISHED}"):

@@ -47,7 +47,7 @@ def parent() -> dict[str, Any] | None:
 
 
 def position(config: Config, name: str) -> str:
-    """Which run this is of a sweep or of the pipeline, as `run 2 of 6: `; empty for one by hand."""
+    """Which run this is of a sweep or of the pipeline, as `run 2 of 6: `; empty otherwise."""
     if is_job():
         number, total = HydraConfig.get().job.num + 1, json.loads(os.environ[SWEEP])["jobs"]
     elif paths.is_dvc_stage():
@@ -59,7 +59,7 @@ def position(config: Config, name: str) -> str:
 
 
 def swept(overrides: list[str]) -> dict[str, int]:
-    """How many values each key has that is swept; `glob(…)` counts only while Hydra runs."""
+    """How many values each swept key has; `glob(…)` counts only while Hydra runs."""
     running = GlobalHydra.instance()
     loader = running.config_loader() if running.is_initialized() else None
     parsed = OverridesParser.create(loader).parse_overrides(overrides)

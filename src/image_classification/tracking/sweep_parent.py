@@ -1,4 +1,4 @@
-"""The parent run in MLflow of the runs of one sweep (`hydra -m …`), and how far the sweep is."""
+"""The parent run in MLflow of the runs of one sweep (`hydra -m …`), and the sweep's progress."""
 
 import atexit
 import math
@@ -33,7 +33,7 @@ class SweepParent(Callback):
         self._variables: dict[str, str] = {}  # that a job has to set
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Open the parent run, or the one of an earlier try; close it when the process ends."""
+        """Open the parent run, or that of an earlier attempt; close it when the process ends."""
         folder = Path(config.hydra.sweep.dir)
         atexit.register(remove_empty, folder.resolve())  # the last to be called
         with one_line_errors():  # Hydra would turn an error into a warning and continue

@@ -27,7 +27,7 @@ HANDLERS: dict[str, Callable[[MlflowRun, Event], None]] = {
     "note": mlflow_run.note,
     "end": mlflow_run.end,
 }
-# Of the types whose files can be held against what is on disk.
+# For the types whose files can be compared with those on disk.
 CHECKS: dict[str, Callable[[MlflowRun, Event], bool]] = {
     "artifacts": mlflow_run.has_artifacts,
     "model": has_model,
@@ -35,7 +35,7 @@ CHECKS: dict[str, Callable[[MlflowRun, Event], bool]] = {
 
 
 class Uploader:
-    """Logs the events of one folder to MLflow, in order; to log one again changes nothing."""
+    """Logs the events of one folder to MLflow, in order; logging one again changes nothing."""
 
     _run: MlflowRun  # from the event of the run on
 

@@ -10,7 +10,7 @@ from keras import ops
 from image_classification.core.backend import backend
 from image_classification.core.config import AugmentationConfig
 
-GRID = 4  # points, either way, at which the distances of a distortion are drawn
+GRID = 4  # points per side at which the displacements of a distortion are drawn
 
 
 class Augmentation(keras.layers.Pipeline):
@@ -32,15 +32,15 @@ class Augmentation(keras.layers.Pipeline):
 
 
 class RandomWarp(keras.layers.Layer):
-    """Turns, zooms, shifts and distorts each image, and reads its pixels once, between the pixels.
+    """Rotates, zooms, shifts and distorts each image with a single interpolation.
 
-    A layer of Keras' for each would blur the image each time. What distorts is after Simard,
+    One Keras layer for each would blur the image each time. The distortion is that of Simard,
     Steinkraus and Platt, "Best practices for convolutional neural networks applied to visual
     document analysis" (2003), but smooth since it is drawn on a coarse grid.
     """
 
     def __init__(self, config: AugmentationConfig, seeds: Sequence[int]) -> None:
-        """Take how far, and a seed for the draws of an image and one for those within it."""
+        """Take the ranges, and two seeds: for the draws per image, and for those within it."""
         super().__init__()
         self.config = config
         self.supports_jit = backend() == "jax"  # TensorFlow's XLA lacks the resizing
@@ -92,7 +92,7 @@ class RandomWarp(keras.layers.Layer):
 def augmentation(config: AugmentationConfig, seed: int) -> Augmentation | None:
     """The random changes that a file of conf/augmentation/ describes; None where it says none.
 
-    Each image is changed on its own. What comes in from outside of it repeats its edge.
+    Each image is changed on its own. Beyond its border, its edge is repeated.
 
     Args:
         config: what is changed, and how far.

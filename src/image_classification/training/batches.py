@@ -17,7 +17,7 @@ class BatchGroups:
     """
 
     def __init__(self, examples: Examples, batch_size: int, steps: int, seed: int) -> None:
-        """Group at most `steps` batches; what is too few for a batch comes alone."""
+        """Group at most `steps` batches; a last, smaller batch is a group of its own."""
         self._examples = examples
         self._seed = seed
         count = len(examples.labels)

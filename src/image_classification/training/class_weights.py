@@ -10,7 +10,7 @@ def class_weights(kind: str, labels: NDArray[np.uint8], classes: int) -> NDArray
 
     Args:
         kind: `none`, or `balanced`: n / (classes x examples of the class), with which every class
-            counts alike, and all examples together n times.
+            counts the same, and the weights of all examples sum to n.
         labels: uint8 (n,), of the training examples.
         classes: how many there are.
 

@@ -48,7 +48,7 @@ def fit(
         train: what the model is fitted to.
         validation: what it is measured on after each epoch.
         state: that `save` was given in an earlier call with the same arguments; the result is, on
-            one machine, bit for bit what that call would have come to.
+            one machine, bit for bit what that call would have returned.
         save: called with the state as soon as an epoch ends.
         progress: whether to show the steps of each epoch on stderr, which is a terminal.
         augment: what changes the training images, if anything does.
@@ -127,7 +127,7 @@ class OneStep(keras.Model):
         self.augment = augment
 
     def call(self, images: Any, training: bool = False) -> Any:
-        """The model's own output, in a step that of changed images; Keras calls this."""
+        """The model's output; in a training step, for augmented images; Keras calls this."""
         devices = keras.distribution.distribution()
         if devices:
             images = devices.divided(images)
@@ -149,7 +149,7 @@ class OneStep(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """The compiled loss; in a step, of weighted classes and smoothed labels; Keras calls this.
+        """The compiled loss; in a step, with class weights and smoothed labels; Keras calls this.
 
         Szegedy et al., "Rethinking the Inception architecture for computer vision" (2016).
         """

@@ -16,9 +16,9 @@ def optimizer(
     """The recipe's optimizer, built for the trainable variables of a model.
 
     `adam` is Adam at Keras' defaults; `adamw` and `sgd`, which has Nesterov momentum 0.9, also
-    take `weight_decay` x learning rate x itself from every weight in each step, apart from its
-    gradient, after Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019). Biases
-    and the parameters of normalisation do not decay.
+    subtract `weight_decay` x learning rate x itself from every weight in each step, decoupled from
+    its gradient (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019). Biases and
+    the parameters of normalisation do not decay.
 
     Args:
         recipe: what to optimize with.

@@ -33,7 +33,7 @@ def fit_in_phases(
 
     While the backbone is frozen, the layers on top are fitted to features that are computed once.
     Then all layers that can learn are fitted to the images, with a lower learning rate. Each phase
-    goes through the recipe's schedule. A state holds the rows of all phases and the variables of
+    runs through the recipe's schedule. A state holds the rows of all phases and the variables of
     the one it was saved in.
 
     Args:
@@ -49,7 +49,7 @@ def fit_in_phases(
         options: what else `fit` takes.
 
     Returns:
-        The rows of all phases, numbered throughout.
+        The rows of all phases, numbered consecutively.
 
     Raises:
         UserError: the first phase would leave no epoch to the second.

@@ -15,9 +15,9 @@ PROCESSOR = Path("/proc/cpuinfo")
 
 
 def usable_precision(wanted: str) -> str:
-    """The precision wanted by `recipe.precision` if this machine has it built in, else float32."""
+    """The precision wanted by `recipe.precision` if this machine has it natively, else float32."""
     if backend() == "jax" and not keras.distribution.list_devices()[0].startswith("cpu"):
-        return wanted  # what JAX computes on beside processors has it
+        return wanted  # all accelerators that JAX uses have it
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
@@ -30,7 +30,7 @@ def usable_precision(wanted: str) -> str:
 def has_native_bfloat16(cpuinfo: str) -> bool:
     """Whether a processor computes in bfloat16 itself, by what /proc/cpuinfo says of it.
 
-    Where it does not, TensorFlow imitates it, which takes longer than float32.
+    Where it does not, TensorFlow emulates it, which takes longer than float32.
     """
     return not NATIVE_BFLOAT16.isdisjoint(cpuinfo.split())
 

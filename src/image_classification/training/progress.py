@@ -1,4 +1,4 @@
-"""How far an epoch is, shown on a terminal while a model is fitted."""
+"""A progress bar for each epoch, on a terminal, while a model is fitted."""
 
 import sys
 import threading

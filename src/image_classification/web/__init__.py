@@ -1,1 +1,1 @@
-"""The server: HTTP in, the champion's answers out, and a page to draw on."""
+"""The server: HTTP in, the champion's predictions out, and a page to draw on."""

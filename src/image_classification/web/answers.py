@@ -1,4 +1,4 @@
-"""What the server answers, as bytes."""
+"""The server's responses, as bytes."""
 
 import base64
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ Probabilities = NDArray[np.float32]
 
 @dataclass(slots=True)
 class Answer:
-    """An answer.
+    """A response.
 
     Attributes:
         kind: its media type.
         headers: besides type, length and version.
-        served: the model that gave it, where one has.
+        served: the model behind it, if any.
     """
 
     status: int
@@ -40,14 +40,14 @@ def predictions(
     seen: NDArray[np.uint8] | None = None,
     ids: Sequence[str] | None = None,
 ) -> Answer:
-    """What the champion says of each image, and what the others say.
+    """The champion's predictions for each image, and the others'.
 
     Args:
         asked: the champion, then the others.
         probabilities: float32 (n, classes) of each.
         seen: the images as the champion has seen them, uint8 (n, height, width, channels), if they
-            are to be told.
-        ids: by which the champion's answers can be corrected, if they can.
+            are to be returned.
+        ids: by which the champion's predictions can be corrected, if they can.
     """
     first, *others = [
         {**served.names(), "predictions": _rows(served.artifact.classes, rows)}
@@ -75,13 +75,13 @@ def _rows(classes: list[str], probabilities: Probabilities) -> list[dict[str, An
 
 
 def mlflow(served: Served, probabilities: Probabilities) -> Answer:
-    """The answer that `mlflow models serve` gives."""
+    """The response in the format of `mlflow models serve`."""
     rows = {"predictions": np.ascontiguousarray(probabilities)}
     return Answer(200, orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY), served=served)
 
 
 def version(models: Models, is_current: bool) -> Answer:
-    """Which models answer, and what they take and give."""
+    """Which models are served, and their inputs and outputs."""
     artifact = models.champion.artifact
     return json(
         200,
@@ -111,5 +111,5 @@ def error(status: int, line: str, *headers: tuple[bytes, bytes]) -> Answer:
 
 
 def text(status: int, line: str, *headers: tuple[bytes, bytes]) -> Answer:
-    """A word for a machine that asks how the server is."""
+    """A line of plain text, for health checks."""
     return Answer(status, f"{line}\n".encode(), b"text/plain; charset=utf-8", headers)

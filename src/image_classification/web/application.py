@@ -46,7 +46,7 @@ class Request:
         query: after the question mark.
         headers: names in lower case.
         receive: gives the body.
-        models: those that answered when the request came.
+        models: those served when the request came.
     """
 
     query: bytes
@@ -72,7 +72,7 @@ class Request:
 
 
 class Application:
-    """Answers by the champion that the watcher holds."""
+    """Serves the champion that the watcher holds."""
 
     def __init__(self, watcher: Watcher, predictor: Predictor) -> None:
         self._watcher = watcher
@@ -108,7 +108,7 @@ class Application:
         self._predictor.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI wants it."""
+        """Handle a request, as ASGI specifies."""
         started = time.perf_counter()
         path = scope["path"]
         models = self._watcher.models
@@ -137,7 +137,7 @@ class Application:
             raise RefusedError(503, "too many requests at once: try again soon", RETRY)
         methods = self._handlers.get(scope["path"])
         if methods is None:
-            raise RefusedError(404, "there is nothing here: /openapi.json says what there is")
+            raise RefusedError(404, "no such address: /openapi.json lists them")
         handler = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if handler is None:
             allowed = ", ".join(methods)
@@ -149,7 +149,7 @@ class Application:
         bodies.require_kind(kind, PREDICT_KINDS)
         images = await self._images(kind, request)
         query = dict(parse_qsl(request.query.decode("latin-1"))) if request.query else {}
-        # Half a drawing, which the page asks about, says nothing of what comes in.
+        # The page also sends unfinished drawings, which must not count for drift.
         waiting = [self._predictor.submit(request.served, images, "models" not in query)]
         asked = [request.served]
         if query.get("models") == "all":
@@ -236,7 +236,7 @@ class Application:
     async def _ready(self, request: Request) -> Answer:
         if self._predictor.is_ready():
             return answers.text(200, "ready")
-        return answers.text(503, "not ready: the engine does not answer", RETRY)
+        return answers.text(503, "not ready: the engine does not respond", RETRY)
 
     async def _version(self, request: Request) -> Answer:
         return answers.version(self._watcher.models, self._watcher.is_current)
@@ -249,7 +249,7 @@ class Application:
 
 
 async def _body(receive: Receive, most: int) -> bytes:
-    """A request's body, which mostly has arrived with its header.
+    """A request's body, which has usually arrived with its header.
 
     Raises:
         RefusedError: 413, it is longer than any may be.

@@ -1,7 +1,7 @@
 """What a request's body holds: images as files, as raw bytes or as JSON.
 
 Pixels are whole numbers from 0 to 255. Fractions from 0 to 1, which many programs use, are refused:
-a model that takes them for pixels sees black, and answers nonsense.
+a model that takes them for pixels sees black, and predicts nonsense.
 """
 
 import math
@@ -33,7 +33,7 @@ Images = NDArray[np.uint8]
 
 
 def require_kind(kind: str, taken: tuple[str, ...]) -> None:
-    """Find out whether a body of this kind can be read at all.
+    """Check that a body of this kind can be read at all.
 
     Raises:
         RefusedError: 415.
@@ -106,7 +106,7 @@ def of_bytes(body: bytes, artifact: Artifact) -> Images:
     """Images from their pixels, row by row, one byte each.
 
     Raises:
-        RefusedError: 422, they are no whole number of images; or 413, they are too many.
+        RefusedError: 422, not a whole number of images; or 413, too many of them.
     """
     size = math.prod(artifact.image_shape)
     count, rest = divmod(len(body), size)
@@ -121,7 +121,7 @@ def of_bytes(body: bytes, artifact: Artifact) -> Images:
 
 
 def of_json(body: bytes, artifact: Artifact) -> Images:
-    """Images from JSON: `{"image": ...}`, `{"images": [...]}` or a form of MLflow's.
+    """Images from JSON: `{"image": ...}`, `{"images": [...]}` or one of MLflow's formats.
 
     Raises:
         RefusedError: 413 or 422.
@@ -145,7 +145,7 @@ def of_json(body: bytes, artifact: Artifact) -> Images:
 
 
 def _numbers(key: str, value: Any) -> Any:
-    """What a form of MLflow's holds, as nested lists."""
+    """The contents of one of MLflow's formats, as nested lists."""
     if key == "dataframe_split":
         if not isinstance(value, Mapping) or not isinstance(value.get("data"), list):
             raise RefusedError(

@@ -1,4 +1,4 @@
-"""What the server takes at most: so that no client can fill its memory or stop it."""
+"""The server's limits, so that no client can fill its memory or stall it."""
 
 LARGEST_BODY = 2**24  # bytes
 LARGEST_JSON = 2**22  # bytes: 1,000 images of MNIST; each byte costs more than one of memory
@@ -13,9 +13,9 @@ MOST_PIXELS = 20_000_000  # of an image file, before it is brought to the model'
 REQUEST_SECONDS = 15.0  # to send a request
 ANSWER_SECONDS = 10.0  # to answer it, from then on
 KEEP_ALIVE_SECONDS = 60.0  # between two requests of a connection
-RETRY_AFTER = 1  # seconds, what a client is told that came at a bad time
+RETRY_AFTER = 1  # seconds, of the header of that name in a 503
 
-OBSERVE_SECONDS = 10.0  # between two writings of what was observed
-WATCH_SECONDS = 0.5  # between two looks at the records
-RETRY_SECONDS = 300.0  # until a champion that could not be taken up is tried again
+OBSERVE_SECONDS = 10.0  # between two writes of the observations
+WATCH_SECONDS = 0.5  # between two checks of the records
+RETRY_SECONDS = 300.0  # until a champion that failed to load is tried again
 EXPORT_SECONDS = 900.0  # for making an artifact that is missing

@@ -1,4 +1,4 @@
-"""From the records to the models that answer: what is promoted, exported if need be, and tried."""
+"""From the records to the models that are served: exported if need be, loaded and tested."""
 
 import logging
 import subprocess
@@ -42,7 +42,7 @@ def _others(champion: Served, old: Models | None) -> tuple[Served, ...]:
             if key != champion.artifact.key:
                 found += _beside(champion, key, loaded.get(key))
     except UserError as error:
-        log.error("only the champion answers: %s", error)
+        log.error("only the champion is served: %s", error)
     return tuple(found)
 
 
@@ -69,7 +69,8 @@ def _export(wanted: choice.Champion) -> None:
             command, capture_output=True, text=True, timeout=limits.EXPORT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{wanted.run}: its export took too long: export it by hand") from error
+        hint = f"run `image-classification export {wanted.key}`"
+        raise UserError(f"{wanted.run}: its export took too long: {hint}") from error
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"{wanted.run} can't be exported: {last.removeprefix('error: ')}")

@@ -1,4 +1,4 @@
-"""What Prometheus asks for, in its text format (version 0.0.4)."""
+"""The server's metrics in Prometheus' text format (version 0.0.4)."""
 
 import os
 from bisect import bisect_left
@@ -16,7 +16,7 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 
 
 class Metrics:
-    """Counts answers, and how long they took."""
+    """Counts responses, and how long they took."""
 
     def __init__(self) -> None:
         self._answers: Counter[tuple[str, int]] = Counter()
@@ -40,25 +40,25 @@ class Metrics:
         return "\n".join([*self._lines(predictor, watcher), ""]).encode()
 
     def _lines(self, predictor: Predictor, watcher: Watcher) -> Iterator[str]:
-        yield from _head("requests_total", "counter", "Answers by path and status.")
+        yield from _head("requests_total", "counter", "Responses by path and status.")
         for (path, status), count in sorted(self._answers.items()):
             yield f'{PREFIX}_requests_total{{path="{path}",status="{status}"}} {count}'
         yield from self._durations()
-        yield from _one("images_total", "counter", "Images answered.", predictor.images)
+        yield from _one("images_total", "counter", "Images classified.", predictor.images)
         yield from _one(
             "batches_total",
             "counter",
-            "Batches of requests that the engine got.",
+            "Batches passed to the engine.",
             predictor.batches,
         )
-        yield from _one("queued_images", "gauge", "Images that wait.", predictor.queued)
-        text = "Champions taken up since the start."
+        yield from _one("queued_images", "gauge", "Images in the queue.", predictor.queued)
+        text = "Champions loaded since the start."
         yield from _one("takeovers_total", "counter", text, watcher.takeovers)
-        text = "Champions that could not be taken up."
+        text = "Champions that failed to load."
         yield from _one("takeover_failures_total", "counter", text, watcher.failures)
-        text = "1 if the champion that was promoted last answers."
+        text = "1 if the last promoted champion is served."
         yield from _one("champion_is_current", "gauge", text, int(watcher.is_current))
-        yield from _head("model_info", "gauge", "The models that answer.")
+        yield from _head("model_info", "gauge", "The models served.")
         for served in watcher.models.all():
             labels = {
                 "role": "champion" if served is watcher.models.champion else "other",

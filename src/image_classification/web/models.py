@@ -1,4 +1,4 @@
-"""The models that are served: loaded and tried before anybody is answered by them."""
+"""The models that are served: loaded, and tested before they are used."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ TRIED = 2  # images: as a batch
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A model that answers.
+    """A loaded model.
 
     Attributes:
         artifact: what it was loaded from.
@@ -41,12 +41,12 @@ class Served:
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Its display name."""
         version = self.artifact.version
         return self.artifact.run + ("" if version is None else f" (version {version})")
 
     def names(self) -> dict[str, Any]:
-        """What an answer says of the model that gave it."""
+        """How a response identifies the model."""
         artifact = self.artifact
         return {"model": artifact.model, "run": artifact.run, "version": artifact.version}
 

@@ -1,4 +1,4 @@
-"""The description of the server for programs, in the form of OpenAPI 3.1."""
+"""The description of the server for programs, in OpenAPI 3.1."""
 
 from importlib.metadata import version
 from typing import Any
@@ -9,14 +9,14 @@ from image_classification.web import bodies, limits
 REFUSED = {
     "408": "the body did not arrive in time",
     "413": "the body, the image or the number of images is too large",
-    "415": "the Content-Type is none that is taken",
+    "415": "the Content-Type is not supported",
     "422": "the body holds no image that can be used",
-    "503": "too much to do: try again after the seconds of Retry-After",
+    "503": "overloaded: try again after Retry-After seconds",
 }
 
 
 def description(artifact: Artifact) -> dict[str, Any]:
-    """What OpenAPI says of a server whose champion was loaded from this artifact."""
+    """The description of a server whose champion was loaded from this artifact."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -35,10 +35,10 @@ def description(artifact: Artifact) -> dict[str, Any]:
 
 
 PLAIN = (
-    ("/", "the page to draw on or to upload images to", "text/html"),
-    ("/live", "200 while the process lives", "text/plain"),
-    ("/ready", "200 while it answers, else 503", "text/plain"),
-    ("/version", "which models answer, their classes and their images' shape", bodies.JSON),
+    ("/", "the page to draw on or to upload images", "text/html"),
+    ("/live", "200 while the process is alive", "text/plain"),
+    ("/ready", "200 while it can predict, else 503", "text/plain"),
+    ("/version", "which models are served, their classes and their images' shape", bodies.JSON),
     ("/metrics", "metrics for Prometheus", "text/plain"),
     ("/openapi.json", "this description", bodies.JSON),
 )
@@ -62,8 +62,8 @@ def _predict(artifact: Artifact) -> dict[str, Any]:
             f"{limits.LARGEST_BODY:,} bytes."
         ),
         "parameters": [
-            _query("models", "all", "`all`: what the other models say as well"),
-            _query("feedback", "true", "`true`: an id by which each answer can be corrected"),
+            _query("models", "all", "`all`: the other models' predictions as well"),
+            _query("feedback", "true", "`true`: an id by which each prediction can be corrected"),
             _query("seen", "true", "`true`: the pixels that the model saw, in base64"),
         ],
         "requestBody": {
@@ -79,7 +79,7 @@ def _predict(artifact: Artifact) -> dict[str, Any]:
 
 def _invocations() -> dict[str, Any]:
     return {
-        "summary": "classify images, asked and answered in the JSON of `mlflow models serve`",
+        "summary": "classify images, in the JSON format of `mlflow models serve`",
         "requestBody": {
             "required": True,
             "content": {bodies.JSON: {"schema": {"$ref": "#/components/schemas/Invocation"}}},
@@ -102,7 +102,7 @@ def _feedback() -> dict[str, Any]:
             "content": {bodies.JSON: {"schema": {"$ref": "#/components/schemas/Feedback"}}},
         },
         "responses": {
-            "201": {"description": "it waits for a person to accept it"},
+            "201": {"description": "stored for review by a person"},
             **{
                 status: {"description": text, "content": _content("Error")}
                 for status, text in refused.items()

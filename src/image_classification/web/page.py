@@ -1,4 +1,4 @@
-"""The page to draw on: one file, which may load nothing but what it holds."""
+"""The page to draw on: one self-contained file."""
 
 import base64
 import hashlib
@@ -35,6 +35,6 @@ def load() -> Answer:
 
 
 def _hash(html: str, tag: str) -> str:
-    """What a policy calls the one element with this tag."""
+    """The policy's hash of the one element with this tag."""
     (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""The one thread that asks the engine; what arrives while it is busy is its next batch.
+"""The one thread that runs the engine; what arrives while it is busy is its next batch.
 
 Nothing waits for a batch to fill up: an engine that is idle answers one image at once.
 """
@@ -61,7 +61,7 @@ class Predictor:
     def submit(
         self, served: Served, images: NDArray[np.uint8], is_observed: bool = False
     ) -> "asyncio.Future[Probabilities]":
-        """Have a model asked.
+        """Queue images for a model.
 
         Args:
             served: the model.
@@ -69,7 +69,7 @@ class Predictor:
             is_observed: whether they count for drift.
 
         Returns:
-            What will be float32 (n, classes), or raise a RefusedError (503) if it takes too long.
+            A future of float32 (n, classes), or of a RefusedError (503) if it takes too long.
 
         Raises:
             RefusedError: 503, too many images wait already.
@@ -96,7 +96,7 @@ class Predictor:
                 job.answer.set_exception(_too_late())
 
     def close(self) -> None:
-        """Let the thread end after what it has been given."""
+        """Let the thread end after the queued jobs."""
         self._jobs.put(None)
 
     def _run(self) -> None:

@@ -33,7 +33,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
+        """Answer what is not HTTP."""
         self._refuse(answers.error(400, "this is not a valid HTTP request"))
 
     def give_up(self) -> None:

@@ -1,4 +1,4 @@
-"""Looks at the records again and again, and takes up a new champion once it has been tried."""
+"""Polls the records, and switches to a new champion once it has been tested."""
 
 import ctypes
 import gc
@@ -20,13 +20,13 @@ State = tuple[tuple[int, int], ...]
 
 
 class Watcher:
-    """Holds the models that answer; its thread replaces them.
+    """Holds the models that are served; its thread replaces them.
 
     Attributes:
-        models: those that answer now; replaced as a whole.
-        takeovers: how many champions have been taken up since the start.
-        failures: how many could not be.
-        is_current: whether the last one that was promoted answers.
+        models: those served now; replaced as a whole.
+        takeovers: how many champions have been loaded since the start.
+        failures: how many failed to load.
+        is_current: whether the last promoted one is served.
     """
 
     def __init__(self, name: str) -> None:
@@ -61,7 +61,7 @@ class Watcher:
             if state != self._seen or time.monotonic() >= self._retry_at:
                 self._seen, self._retry_at = state, float("inf")
                 self._take_up()
-                # Jobs of the old models may still run: what they hold is given back a look later.
+                # Jobs of the old models may still run: their memory is freed one poll later.
                 self._end.wait(limits.WATCH_SECONDS)
                 give_memory_back()
 
@@ -69,16 +69,16 @@ class Watcher:
         old = self.models
         try:
             self.models = load_models(self.name, old)
-        except Exception as error:  # whatever it is, the old models keep answering
+        except Exception as error:  # whatever it is, the old models stay in service
             self.failures += 1
             self.is_current = False
             self._retry_at = time.monotonic() + limits.RETRY_SECONDS
             text = explain(error) or f"{type(error).__name__}: {error}"
-            log.error("%s keeps answering: %s", old.champion.title, text)
+            log.error("%s stays in service: %s", old.champion.title, text)
             return
         self.is_current = True
         self.takeovers += self.models.champion is not old.champion
-        log.info("%s answers", self.models.champion.title)
+        log.info("%s is served", self.models.champion.title)
 
     def _state(self) -> State:
         """What changes when a record is added or an artifact replaced."""
@@ -101,7 +101,7 @@ def _state_of(path: Path) -> tuple[int, int]:
 
 
 def give_memory_back() -> None:
-    """Return to the system what models that are gone have held; glibc would keep it."""
+    """Return the memory of replaced models to the system; glibc would keep it."""
     gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

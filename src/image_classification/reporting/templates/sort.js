@@ -1,4 +1,4 @@
-// A click on the head of a column sorts its table by it; a second click turns the order round.
+// A click on the head of a column sorts its table by it; a second click reverses the order.
 // Without this script the tables are as they are, without buttons.
 const number = (cell) => {
   const found = cell.textContent.trim().match(/^[+-]?[\d,]*\.?\d+(e[+-]?\d+)?(?=$|,? )/);
