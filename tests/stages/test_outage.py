@@ -251,7 +251,7 @@ def test_a_command_exits_with_75_after_five_outages_and_its_run_is_uploaded_late
     follow_epochs(training, 20)  # a thread waits for an answer, and the training does not
     assert time.monotonic() - before < 20
     line.cut()
-    said, errors = training.communicate(timeout=60)
+    said, errors = training.communicate(timeout=180)
 
     assert training.returncode == 75
     assert f"epoch {EPOCHS} of {EPOCHS}" in said
