@@ -1,4 +1,4 @@
-"""Which image classifier is best, prove it, and ship it.
+"""Find out which image classifier is best, prove it, and ship it.
 
 Each stage's code is in the file of its name: download, split, train, evaluate, compare.
 """
