@@ -34,7 +34,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "image_classification"
 MODULES = (
     *("comparison/contributions", "comparison/error_analysis", "comparison/leaderboard"),
-    *("comparison/statistical_tests", "comparison/verdict", "comparison/verdict_text"),
+    *("comparison/intervals", "comparison/statistical_tests"),
+    *("comparison/verdict", "comparison/verdict_text"),
     *("data/splits", "evaluation/metrics", "promotion/gate", "promotion/paired"),
     "tracking/provenance",
     *("training/batches", "training/checkpoint", "training/fit", "training/schedules"),

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 
-from image_classification.comparison import statistical_tests
+from image_classification.comparison import intervals, statistical_tests
 from image_classification.comparison.contributions import Contributions, Hits
 from image_classification.comparison.statistical_tests import (
     Difference,
@@ -40,7 +40,7 @@ def test_the_interval_over_examples_is_newcombes(
     rights: int, examples: int, low: float, high: float
 ) -> None:
     """Newcombe, "Two-sided confidence intervals for the single proportion" (1998), method 3."""
-    interval = statistical_tests.interval_over_examples(hits_of(rights, examples))
+    interval = intervals.interval_over_examples(hits_of(rights, examples))
 
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
 
@@ -48,29 +48,27 @@ def test_the_interval_over_examples_is_newcombes(
 def test_the_interval_over_examples_counts_examples_and_not_runs() -> None:
     run = hits_of(81, 263)
 
-    assert statistical_tests.interval_over_examples(
+    assert intervals.interval_over_examples(
         np.concatenate([run] * 3)
-    ) == statistical_tests.interval_over_examples(run)
+    ) == intervals.interval_over_examples(run)
 
 
 def test_the_interval_over_seeds_is_students() -> None:
     scores = np.array([0.9920, 0.9909, 0.9928])  # cnn's, as published
-    interval = statistical_tests.interval_over_seeds(scores)
+    interval = intervals.interval_over_seeds(scores)
 
     # By hand: mean 0.9919, standard deviation 0.000954, t(0.975, 2) = 4.3027.
     assert interval is not None
     assert (interval.low, interval.high) == pytest.approx((0.98953, 0.99427), abs=2e-5)
-    assert statistical_tests.interval_over_seeds(scores[:1]) is None
+    assert intervals.interval_over_seeds(scores[:1]) is None
     # Of two: mean 0.91, standard error 0.01, t(0.975, 1) = 12.7062.
-    interval = statistical_tests.interval_over_seeds(np.array([0.9, 0.92]))
+    interval = intervals.interval_over_seeds(np.array([0.9, 0.92]))
     assert interval is not None
     assert (interval.low, interval.high) == pytest.approx((0.782938, 1.037062), abs=1e-6)
 
 
 def test_equal_scores_have_an_interval_without_width() -> None:
-    assert statistical_tests.interval_over_seeds(np.full(3, 0.5)) == statistical_tests.Interval(
-        0.5, 0.5
-    )
+    assert intervals.interval_over_seeds(np.full(3, 0.5)) == intervals.Interval(0.5, 0.5)
 
 
 FIRST = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)  # scores 3/4, 1/2
@@ -197,7 +195,7 @@ def test_one_run_each_is_mcnemars_exact_test() -> None:
     # Differences of +1 and -1: 30 squares less 100 times that of the mean.
     variance = (30 - 100 * 0.12**2) / 99 / 100
     assert compared.example_variance == pytest.approx(variance)
-    expected = statistical_tests.tango(21, 9, 100, level=0.05)
+    expected = intervals.tango(21, 9, 100, level=0.05)
     assert compared.interval.low == pytest.approx(expected.low)
     assert compared.interval.high == pytest.approx(expected.high)
 
@@ -415,11 +413,11 @@ OTHERS = np.array([[0.1, 0.9, 1.0, 0.2, 0.3]])
 
 
 def test_other_scores_have_students_interval_over_examples() -> None:
-    interval = statistical_tests.interval_over_examples(VALUES * 0.5)
+    interval = intervals.interval_over_examples(VALUES * 0.5)
 
     # By hand: mean 0.4, variance 0.06125, of the mean 0.01225; t(0.975, 4) = 2.776445.
     assert (interval.low, interval.high) == pytest.approx((0.092704, 0.707296), abs=1e-6)
-    assert statistical_tests.interval_over_examples(VALUES * 0.5 + 0.5).high == 1
+    assert intervals.interval_over_examples(VALUES * 0.5 + 0.5).high == 1
 
 
 def test_one_run_each_of_other_scores_is_the_paired_t_test() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from image_classification.comparison.statistical_tests import compare, tango
+from image_classification.comparison.intervals import tango
+from image_classification.comparison.statistical_tests import compare
 
 LEVEL = 0.05
 Z = 1.959963984540054  # the quantile of a 95 % interval

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from image_classification.comparison import statistical_tests, verdict
+from image_classification.comparison import intervals, statistical_tests, verdict
 from image_classification.comparison.contributions import Hits
 from image_classification.comparison.verdict import Score
 
@@ -24,8 +24,8 @@ def test_a_score_is_the_mean_and_deviation_over_runs() -> None:
         runs=2,
         mean=0.625,
         deviation=None,
-        over_seeds=statistical_tests.interval_over_seeds(np.array([0.75, 0.5])),
-        over_examples=statistical_tests.interval_over_examples(hits),
+        over_seeds=intervals.interval_over_seeds(np.array([0.75, 0.5])),
+        over_examples=intervals.interval_over_examples(hits),
     )
 
 

@@ -5,9 +5,9 @@ import pytest
 
 from image_classification.comparison import verdict, verdict_text
 from image_classification.comparison.contributions import Hits
+from image_classification.comparison.intervals import Interval
 from image_classification.comparison.statistical_tests import (
     Difference,
-    Interval,
     Probability,
     RunsNeeded,
 )

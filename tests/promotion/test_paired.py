@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from image_classification.comparison.statistical_tests import tango
+from image_classification.comparison.intervals import tango
 from image_classification.promotion.paired import compare
 
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from image_classification.comparison import verdict
-from image_classification.comparison.statistical_tests import Interval
+from image_classification.comparison.intervals import Interval
 from image_classification.reporting import figures
 
 

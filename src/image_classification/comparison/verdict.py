@@ -6,9 +6,10 @@ from itertools import combinations
 
 import numpy as np
 
-from image_classification.comparison import statistical_tests
+from image_classification.comparison import intervals, statistical_tests
 from image_classification.comparison.contributions import Contributions
-from image_classification.comparison.statistical_tests import Difference, Interval, RunsNeeded
+from image_classification.comparison.intervals import Interval
+from image_classification.comparison.statistical_tests import Difference, RunsNeeded
 
 SIGNIFICANCE = 0.05  # an adjusted p-value below it counts as significant
 
@@ -124,6 +125,6 @@ def _score(model: str, contributions: Contributions) -> Score:
         runs=len(scores),
         mean=float(scores.mean()),
         deviation=float(scores.std(ddof=1)) if len(scores) > 1 else None,
-        over_seeds=statistical_tests.interval_over_seeds(scores),
-        over_examples=statistical_tests.interval_over_examples(contributions),
+        over_seeds=intervals.interval_over_seeds(scores),
+        over_examples=intervals.interval_over_examples(contributions),
     )

@@ -1,7 +1,8 @@
 """The verdict in words and tables of Markdown."""
 
 from image_classification.comparison.contributions import METRICS
-from image_classification.comparison.statistical_tests import Interval, Probability, RunsNeeded
+from image_classification.comparison.intervals import Interval
+from image_classification.comparison.statistical_tests import Probability, RunsNeeded
 from image_classification.comparison.verdict import Pair, Verdict
 
 FIX_THE_NUMBER = (
