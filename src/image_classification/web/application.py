@@ -133,7 +133,7 @@ class Application:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, scope: Scope, receive: Receive, models: Models) -> Answer:
-        if self._requests > limits.MOST_REQUESTS:
+        if scope["method"] == "POST" and self._requests > limits.MOST_REQUESTS:
             raise RefusedError(503, "too many requests at once: try again soon", RETRY)
         methods = self._handlers.get(scope["path"])
         if methods is None:
@@ -149,12 +149,14 @@ class Application:
         bodies.require_kind(kind, PREDICT_KINDS)
         images = await self._images(kind, request)
         query = dict(parse_qsl(request.query.decode("latin-1"))) if request.query else {}
+        others = request.models.others if query.get("models") == "all" else []
+        asked = [request.served, *others]
+        if len(images) * len(asked) > limits.MOST_QUEUED:
+            text = f"{len(images):,} images for {len(asked)} models are too many: send fewer"
+            raise RefusedError(413, text)
         # The page also sends unfinished drawings, which must not count for drift.
         waiting = [self._predictor.submit(request.served, images, "models" not in query)]
-        asked = [request.served]
-        if query.get("models") == "all":
-            asked += request.models.others
-            waiting += [self._predictor.submit(served, images) for served in asked[1:]]
+        waiting += [self._predictor.submit(served, images) for served in others]
         probabilities = await asyncio.gather(*waiting)
         seen = images if query.get("seen") == "true" else None
         ids = None
@@ -199,10 +201,17 @@ class Application:
 
     async def _images(self, kind: str, request: Request) -> NDArray[Any]:
         """The images of a request, decoded by a thread of its own if that may take long."""
-        length = self._length(request)
-        self._bytes += length
+        arrived = 0
+
+        def count(size: int) -> None:
+            nonlocal arrived
+            arrived += size
+            self._bytes += size
+            if self._bytes > limits.MOST_IN_FLIGHT:
+                raise RefusedError(503, "too much is being read: try again soon", RETRY)
+
         try:
-            body = await _body(request.receive, length)
+            body = await _body(request.receive, _length(request), count)
             artifact = request.served.artifact
             if kind == bodies.RAW or (kind == bodies.JSON and len(body) <= SMALL_JSON):
                 return bodies.read(kind, body, artifact)
@@ -215,17 +224,7 @@ class Application:
                 text = f"not decoded within {limits.ANSWER_SECONDS:g} seconds: try again soon"
                 raise RefusedError(503, text, RETRY) from None
         finally:
-            self._bytes -= length
-
-    def _length(self, request: Request) -> int:
-        """How many bytes the body may have, by its header."""
-        said = request.header(b"content-length")
-        length = int(said) if said.isdigit() else limits.LARGEST_BODY
-        if length > limits.LARGEST_BODY:
-            raise RefusedError(413, f"a body of more than {limits.LARGEST_BODY:,} bytes")
-        if self._bytes + length > limits.MOST_IN_FLIGHT:
-            raise RefusedError(503, "too much is being read: try again soon", RETRY)
-        return length
+            self._bytes -= arrived
 
     async def _show_page(self, request: Request) -> Answer:
         return self._page
@@ -248,11 +247,27 @@ class Application:
         return answers.json(200, openapi.description(self._watcher.models.champion.artifact))
 
 
-async def _body(receive: Receive, most: int) -> bytes:
+def _length(request: Request) -> int:
+    """How many bytes the body may have, by its header."""
+    said = request.header(b"content-length")
+    length = int(said) if said.isdigit() and len(said) < 20 else limits.LARGEST_BODY
+    if length > limits.LARGEST_BODY:
+        raise RefusedError(413, f"a body of more than {limits.LARGEST_BODY:,} bytes")
+    return length
+
+
+async def _body(
+    receive: Receive, most: int, count: Callable[[int], None] = lambda size: None
+) -> bytes:
     """A request's body, which has usually arrived with its header.
 
+    Args:
+        receive: ASGI's.
+        most: bytes that it may have.
+        count: called with the size of each part that arrives.
+
     Raises:
-        RefusedError: 413, it is longer than any may be.
+        RefusedError: 413, it is longer than any may be; or what `count` raises.
         DisconnectedError: the client has gone, or took too long.
     """
     parts, size, more = [], 0, True
@@ -262,6 +277,7 @@ async def _body(receive: Receive, most: int) -> bytes:
             raise DisconnectedError
         parts.append(message["body"])
         size += len(parts[-1])
+        count(len(parts[-1]))
         if size > most:
             raise RefusedError(413, f"a body of more than {most:,} bytes")
         more = message["more_body"]

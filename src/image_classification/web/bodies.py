@@ -182,8 +182,10 @@ def of_numbers(value: Any, artifact: Artifact) -> Images:
         RefusedError: 413 or 422.
     """
     try:
+        if b'"' in orjson.dumps(value):  # NumPy would give each string the room of the longest
+            raise RefusedError(422, "a pixel is not a number")
         array = np.asarray(value)
-    except ValueError as error:  # lists of different lengths
+    except (ValueError, TypeError) as error:  # lists of different lengths, or nested too deeply
         raise RefusedError(422, "the images differ in shape, or are cut short") from error
     if not array.size:
         raise RefusedError(422, "there is no image")

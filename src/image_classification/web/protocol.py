@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with limits that it lacks: connections, and time to send a request."""
+"""uvicorn's HTTP protocol, with limits that it lacks: connections, header, pipelining and time."""
 
 import asyncio
 from typing import Any
@@ -11,9 +11,11 @@ from image_classification.web.predictor import RETRY
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """A connection that is closed if it sends no whole request in time, or is one too many."""
+    """A connection that is closed if it is one too many, or its client too slow or too greedy."""
 
     waiting_since: float | None = None  # for the rest of a request, by the loop's time
+    unread_since: float | None = None  # the client reads no more of its answer
+    header_bytes = 0  # of the request that is arriving
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a request."""
@@ -26,11 +28,41 @@ class LimitedProtocol(HttpToolsProtocol):
         """Begin to wait for the rest of a request."""
         super().on_message_begin()
         self.waiting_since = self.loop.time()
+        self.header_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Refuse a header that is too long."""
+        self.header_bytes += len(data)
+        super().data_received(data)
+        if self.header_bytes > limits.LARGEST_HEADER:
+            self._refuse(answers.error(431, "the header is too long"))
+
+    def on_body(self, body: bytes) -> None:
+        """The application limits the body."""
+        self.header_bytes -= len(body)
+        super().on_body(body)
+
+    def on_headers_complete(self) -> None:
+        """Refuse a connection that sends requests without waiting for the answers."""
+        if len(self.pipeline) >= limits.MOST_PIPELINED:
+            self._refuse(answers.error(503, "too many requests at once: wait for answers", RETRY))
+            raise ValueError  # ends the parsing
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The request is there: from here on the application limits the time."""
         self.waiting_since = None
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to read."""
+        super().pause_writing()
+        self.unread_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        super().resume_writing()
+        self.unread_since = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
@@ -64,7 +96,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 def give_up_slow(connections: set[Any], now: float) -> None:
-    """Give up the connections that have not sent a whole request in time.
+    """Give up the connections that have not sent a request, or read an answer, in time.
 
     Args:
         connections: of the server.
@@ -74,3 +106,6 @@ def give_up_slow(connections: set[Any], now: float) -> None:
         since = connection.waiting_since
         if since is not None and now - since > limits.REQUEST_SECONDS:
             connection.give_up()
+        unread = connection.unread_since
+        if unread is not None and now - unread > limits.REQUEST_SECONDS:
+            connection.transport.abort()

@@ -85,7 +85,7 @@ class Watcher:
         try:
             wanted = choice.promoted(self.name)
             keys = [*([wanted.key] if wanted else []), *choice.best_runs()]
-        except UserError:
+        except (UserError, OSError):  # of the disk: seen again at the next poll
             keys = []
         artifacts = [paths.EXPORTED / key / DESCRIPTION_FILE for key in keys]
         files = [paths.PROMOTIONS / f"{self.name}.jsonl", choice.LEADERBOARD, *artifacts]
