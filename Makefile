@@ -87,7 +87,7 @@ torture: $(INSTALLED)  ## kill the pipeline and its server again and again, fuzz
 	pytest -m torture --capture=no
 	HOSTILE_EXAMPLES=1000 pytest --capture=no tests/core/test_hostile.py
 
-test-docs: $(INSTALLED)  ## run every command of the README and docs/
+test-docs: $(INSTALLED)  ## run the commands of the README and docs/
 	pytest -m docs --numprocesses 2 --dist loadgroup
 
 mutants: $(INSTALLED)  ## mutation testing: put hundreds of faults into the code; do the tests notice? (an hour)

@@ -128,7 +128,7 @@ def _finished_run(config: Config) -> tuple[str, str] | None:
     try:
         return finished_run(config.data.dataset, key)
     except UnreachableError as error:
-        print(f"{error}: training without knowing whether a run has done so", file=sys.stderr)
+        print(f"{error}: training without looking for a finished run", file=sys.stderr)
         return None
 
 

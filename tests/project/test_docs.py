@@ -547,7 +547,7 @@ def test_the_page_of_settings_lists_every_setting_and_no_other() -> None:
     listed = {name for cell in cells for name in re.findall(r"`(.+?)`", cell)}
     known = set(settings_of(Config))
     of_tools = {"model", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
-    of_tools |= {"MLFLOW_TRACKING_URI", "HOST", "PORT", "PYTHON"}
+    of_tools |= {"MLFLOW_TRACKING_URI", "KERAS_BACKEND", "HOST", "PORT", "PYTHON"}
 
     assert {name for name in known if f"`{name}`" not in page} == set()
     assert listed - of_tools <= known

@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         "words",
         nargs="*",
         metavar="MODEL|VERSION|SETTING=VALUE",
-        help="a run of the last comparison (the best by validation); settings of promotion",
+        help="a run of the last comparison (default: best by validation); promotion settings",
     )
     made.add_argument("--reason", help="why a model that is no worse should become champion")
     made.add_argument("--dry-run", action="store_true", help="decide, and change nothing")

@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "data_set",
         nargs="?",
-        help="whose champion (the only one that has one, else that of params.yaml)",
+        help="whose champion to serve (default: the only one there is, else that of params.yaml)",
     )
     made.add_argument("--host", default=HOST, help=f"address to listen on ({HOST}: this machine)")
     made.add_argument("--port", type=int, default=PORT, help=f"{PORT} if not given; 0: any")

@@ -171,7 +171,7 @@ def read(name: str, hours: float = HOURS, now: float | None = None) -> Window:
     since = (time.time() if now is None else now) - HOUR * hours
     chosen = [hour for hour in found if hour.end >= since and hour.seen]
     if not chosen:
-        raise UserError(f"{path} holds nothing of the last {hours:g} hours: give more --hours")
+        raise UserError(f"{path} holds nothing of the last {hours:g} hours: increase --hours")
     rows = [Statistics(hour.values[: hour.kept], hour.classes[: hour.kept]) for hour in chosen]
     seen = sum(hour.seen for hour in chosen)
     return Window(key, chosen[0].begin, chosen[-1].end, seen, join(rows))

@@ -219,7 +219,7 @@ def _set_aside_if_moved(database: Path) -> None:
     except OSError as error:
         raise UnreachableError(f"{database} can't be set aside: {error.strerror}") from error
     print(
-        f"{database} was made in {elsewhere}, where it would write: it is now {moved.name}, and a "
+        f"{database} was made in {elsewhere} and would write there: it is now {moved.name}, and a "
         "new one is made; `image-classification sync` uploads every run to it",
         file=sys.stderr,
     )
