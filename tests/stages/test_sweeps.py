@@ -64,6 +64,21 @@ def test_a_sweep_has_one_parent_repeats_nothing_and_leaves_dvc_alone(trained_cop
 
 
 @pytest.mark.slow
+def test_a_sweep_over_recipes_and_augmentations(split_project: Project) -> None:
+    swept = ("recipe=fast,notebook", "augmentation=none,light")
+    split_project.must("hydra", "-m", "model=tiny_lm", *swept, "recipe.epochs=1")
+
+    (parent,) = in_mlflow(split_project, "tags.sweep = 'true'")
+    found = [run.data.params for run in children(split_project, parent)]
+    assert sorted((one["recipe.name"], one["augmentation.name"]) for one in found) == [
+        ("fast", "light"),
+        ("fast", "none"),
+        ("notebook", "light"),
+        ("notebook", "none"),
+    ]
+
+
+@pytest.mark.slow
 def test_a_sweep_in_one_process_lets_go_of_the_data_of_each_job(split_project: Project) -> None:
     command = ("hydra", "-m", "model=tiny_lm", "seed=range(0,3)", *SWEEP)
     with subprocess.Popen(

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from image_classification.core import job_states, paths, ray
 from image_classification.core.command import one_line_errors
-from image_classification.core.compose import typed
+from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
 from image_classification.core.files import remove_empty
 from image_classification.core.signals import pass_on_signals
@@ -53,13 +53,12 @@ class SweepParent(Callback):
 
         with one_line_errors():
             HydraConfig.instance().set_config(config)  # conf/config.yaml takes names from it
-            settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            settings.output_dir = str(folder)  # each job has its own, and of the next
-            settings.trial = None if settings.search is None else 0
+            data = OmegaConf.to_object(config.data)  # a group that is swept over has no value
+            assert isinstance(data, DataConfig)
             folder.mkdir(parents=True, exist_ok=True)
             run = live_run.open_sweep(
                 folder,
-                experiment=typed(settings).data.dataset,
+                experiment=data.dataset,
                 words=[f"search {config.search.study}"]
                 if config.search
                 else sorted(config.hydra.overrides.task),
