@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import mutants
 import pytest
 import yaml
 from conftest import ROOT
@@ -143,6 +144,12 @@ def test_rooms_import_one_way() -> None:
             ends = {other for _, other in arrows} - {one for one, _ in arrows}
             assert ends, f"a circle among {sorted(arrows)}"
             arrows = {(one, other) for one, other in arrows if other not in ends}
+
+
+def test_each_module_that_gets_mutants_has_its_tests() -> None:
+    for module in mutants.MODULES:
+        assert mutants.path_of(module).is_file(), module
+        assert (ROOT / mutants.tests_of(module)).is_file(), module
 
 
 def test_imports_stand_at_the_top() -> None:

@@ -1,14 +1,75 @@
-"""Tango's interval of the difference of two paired shares."""
+"""Each interval is checked against a published example, by hand, or by a simulation."""
 
 import numpy as np
 import pytest
 import scipy.optimize
 
-from image_classification.comparison.intervals import tango
+from image_classification.comparison.contributions import Hits
+from image_classification.comparison.intervals import (
+    Interval,
+    interval_over_examples,
+    interval_over_seeds,
+    tango,
+)
 from image_classification.comparison.statistical_tests import compare
 
 LEVEL = 0.05
 Z = 1.959963984540054  # the quantile of a 95 % interval
+
+
+def hits_of(rights: int, examples: int) -> Hits:
+    return (np.arange(examples) < rights)[None, :]
+
+
+@pytest.mark.parametrize(
+    ("rights", "examples", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_over_examples_is_newcombes(
+    rights: int, examples: int, low: float, high: float
+) -> None:
+    """Newcombe, "Two-sided confidence intervals for the single proportion" (1998), method 3."""
+    interval = interval_over_examples(hits_of(rights, examples))
+
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_interval_over_examples_counts_examples_and_not_runs() -> None:
+    run = hits_of(81, 263)
+
+    assert interval_over_examples(np.concatenate([run] * 3)) == interval_over_examples(run)
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    scores = np.array([0.9920, 0.9909, 0.9928])  # cnn's, as published
+    interval = interval_over_seeds(scores)
+
+    # By hand: mean 0.9919, standard deviation 0.000954, t(0.975, 2) = 4.3027.
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((0.98953, 0.99427), abs=2e-5)
+    assert interval_over_seeds(scores[:1]) is None
+    # Of two: mean 0.91, standard error 0.01, t(0.975, 1) = 12.7062.
+    interval = interval_over_seeds(np.array([0.9, 0.92]))
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((0.782938, 1.037062), abs=1e-6)
+
+
+def test_equal_scores_have_an_interval_without_width() -> None:
+    assert interval_over_seeds(np.full(3, 0.5)) == Interval(0.5, 0.5)
+
+
+def test_other_scores_have_students_interval_over_examples() -> None:
+    values = np.array([[0.1, 0.7, 0.45, 0.55, 0.2]])
+    interval = interval_over_examples(values)
+
+    # By hand: mean 0.4, variance 0.06125, of the mean 0.01225; t(0.975, 4) = 2.776445.
+    assert (interval.low, interval.high) == pytest.approx((0.092704, 0.707296), abs=1e-6)
+    assert interval_over_examples(values + 0.5).high == 1
 
 
 def likelihood_score(gained: int, lost: int, examples: int, difference: float) -> float:
