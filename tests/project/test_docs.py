@@ -24,7 +24,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Mirror, Project, TrackingServer, commit, copy_project
+from conftest import (
+    ROOT,
+    Mirror,
+    Project,
+    TrackingServer,
+    commit,
+    copy_project,
+    fixed_params,
+)
 from dvc.cli import parse_args  # type: ignore[import-untyped]  # DVC has no types
 from dvc.utils.cli_parse import to_path_overrides  # type: ignore[import-untyped]  # as above
 from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]  # as above
@@ -130,8 +138,10 @@ class Tree:
 
 def settings_tree(root: Path, page: Path) -> Tree:
     shutil.copytree(ROOT / "conf", root / "conf")
-    for name in ("params.yaml", "dvc.yaml", "Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("dvc.yaml", "Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy2(ROOT / name, root)
+    models = ["lm", "nn", "dnn", "dnnd", "cnn", "dcnn"]
+    (root / "params.yaml").write_text(yaml.safe_dump(fixed_params("mnist", models)))
     (root / ".venv").mkdir()
     (root / ".venv/.installed").touch()  # or even a dry run would set it up
     write_files(page, root)

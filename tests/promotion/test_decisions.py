@@ -33,7 +33,11 @@ MakeRun = Callable[..., Candidate]
 @pytest.fixture(scope="module")
 def made(configuration: Path) -> Config:
     with contextlib.chdir(configuration):
-        return composing.compose("data.validation_examples=2000")
+        return composing.compose(
+            *("data.validation_examples=2000", "promotion.margin=-0.2", "promotion.cheaper=20"),
+            "promotion.floors={accuracy: 0.5, worst_class_recall: 0.2, calibration_error: 0.1}",
+            "promotion.floors={microseconds: 100000, megabytes: 200}",
+        )
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import yaml
 from conftest import Project
 from mlflow.entities import Run
 
+from image_classification.evaluation.corruptions import CORRUPTIONS
 from image_classification.tracking import mlflow_tags
 from image_classification.tracking.mlflow_tags import RUN_KEY
 
@@ -184,7 +185,9 @@ def test_robustness_and_costs_are_measured_on_the_model(trained: Project) -> Non
     costs = json.loads((folder / "costs.json").read_text())
 
     clean = robustness[robustness["strength"] == 0]
-    assert clean["accuracy"].tolist() == pytest.approx([metrics["test_accuracy"]] * 5)
+    assert clean["accuracy"].tolist() == pytest.approx(
+        [metrics["test_accuracy"]] * len(CORRUPTIONS)
+    )
     noisy = robustness[(robustness["corruption"] == "noise") & (robustness["strength"] > 0)]
     assert metrics["robustness_noise"] == pytest.approx(noisy["accuracy"].mean())
     assert costs["parameters"] == PARAMETERS["tiny_cnn"]

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,27 @@ def test_a_run_is_the_work_of_one_process_at_a_time(tmp_path: Path) -> None:
     with run_folder.locked_folder(folder):
         run_folder.discard(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_under_dvc_the_second_waits_until_the_first_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, order = tmp_path / "run", list[str]()
+
+    def second() -> None:
+        with run_folder.locked_folder(folder, wait=True):
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
+    with run_folder.locked_folder(folder):
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        order.append("first")
+    waiting.join(30)
+
+    assert order == ["first", "second"]
+    assert "is working on this run: waiting for it to end" in capsys.readouterr().out
 
 
 def test_a_process_that_dies_holds_nothing(tmp_path: Path) -> None:

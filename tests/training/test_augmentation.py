@@ -52,8 +52,8 @@ def test_every_file_composes_and_leaves_uint8_images(compose: Compose, name: str
 
 
 def test_images_are_changed_only_where_a_model_asks_for_it(compose: Compose) -> None:
-    assert augmentation(compose("model=cnn").augmentation, 0) is None
-    asking = ["model=cnn", "+model.augmentation={rotate: 12, shift: 0.08}"]
+    assert augmentation(compose("model=tiny_cnn").augmentation, 0) is None
+    asking = ["model=tiny_cnn", "+model.augmentation={rotate: 12, shift: 0.08}"]
     changed = compose(*asking).augmentation
     assert (changed.rotate, changed.shift, changed.zoom, changed.flip) == (12, 0.08, 0, "none")
     assert augmentation(compose(*asking, "augmentation=none").augmentation, 0) is None

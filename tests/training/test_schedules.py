@@ -11,8 +11,8 @@ from image_classification.training.schedules import learning_rate
 def test_one_cycle_rises_to_the_highest_rate_and_falls_to_zero(
     compose: Compose, steps: int, warm_up: float, peak: int
 ) -> None:
-    recipe = replace(compose("recipe=fast").recipe, learning_rate=0.01, warm_up=warm_up)
-    schedule = learning_rate(recipe, steps)
+    recipe = compose("recipe.schedule=one_cycle", "recipe.learning_rate=0.01").recipe
+    schedule = learning_rate(replace(recipe, warm_up=warm_up), steps)
     assert not isinstance(schedule, float)
 
     up = 0.01 * np.arange(peak) / max(peak, 1)
