@@ -42,6 +42,7 @@ class Line:
         self._server_port = server_port
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
         self._silent = False
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
@@ -63,11 +64,12 @@ class Line:
         self._listen()
 
     def cut(self) -> None:
-        for connection in [*self._open, *([self._listener] if self._listener else [])]:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-        self._open, self._listener = [], None
+        with self._lock:
+            for connection in [*self._open, *([self._listener] if self._listener else [])]:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
+            self._open, self._listener = [], None
 
     def _listen(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=True)
@@ -77,14 +79,25 @@ class Line:
         with contextlib.suppress(OSError):
             while True:
                 caller, _ = listener.accept()
-                self._open.append(caller)
+                if not self._keep(caller, listener):
+                    return
                 if self._silent:
                     self.unanswered += 1
                     continue
                 server = socket.create_connection(("127.0.0.1", self._server_port))
-                self._open.append(server)
+                if not self._keep(server, listener):
+                    return
                 for one, other in ((caller, server), (server, caller)):
                     threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    def _keep(self, connection: socket.socket, listener: socket.socket) -> bool:
+        """Whether the line still holds; a connection that was just made would outlive its cut."""
+        with self._lock:
+            if listener is not self._listener:
+                connection.close()
+                return False
+            self._open.append(connection)
+            return True
 
     def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
