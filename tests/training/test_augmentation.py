@@ -3,6 +3,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 from conftest import ROOT, Compose, tiny_examples
 from numpy.typing import NDArray
 from test_fit import COMPILED, ONE_CYCLE, TRAIN, VALIDATION, Fitted, assert_same, small_model
@@ -13,8 +14,10 @@ from image_classification.training.augmentation import Augmentation, augmentatio
 from image_classification.training.checkpoint import State
 from image_classification.training.fit import fit
 
-NONE = AugmentationConfig("none", flip="none", shift=0, rotate=0, zoom=0, elastic=0, contrast=0)
-LIGHT = replace(NONE, name="light", shift=0.1, rotate=10, zoom=0.1, contrast=0.1)
+NONE = AugmentationConfig(
+    "none", flip="none", shift=0, rotate=0, zoom=0, elastic=0, contrast=0, noise=0
+)
+LIGHT = replace(NONE, name="light", shift=0.1, rotate=10, zoom=0.1, contrast=0.1, noise=0.1)
 IMAGES = tiny_examples(200, seed=0).images
 
 
@@ -90,6 +93,17 @@ def test_contrast_is_lowered_and_raised_within_its_bounds() -> None:
 
     assert 0.79 < factors.min() < 0.85
     assert 1.15 < factors.max() < 1.21
+
+
+def test_noise_is_normal_and_of_another_deviation_for_each_image() -> None:
+    images = np.full((200, 28, 28, 1), 128, np.uint8)
+    added = changed(replace(NONE, noise=0.1), images) - 128.0
+    deviations = added.std(axis=(1, 2, 3))
+
+    assert deviations.min() < 2
+    assert 23 < deviations.max() < 27
+    assert np.abs(added.mean(axis=(1, 2, 3)) / np.maximum(deviations, 1)).max() < 0.2
+    assert scipy.stats.kurtosis(added[deviations.argmax()], axis=None) == pytest.approx(0, abs=0.6)
 
 
 @pytest.mark.parametrize(("setting", "most"), [("shift", 0.2), ("rotate", 30), ("zoom", 0.4)])
@@ -215,6 +229,7 @@ def test_validation_images_and_what_is_saved_are_never_changed() -> None:
         ("zoom=-0.1", "zoom: must be from 0 to below 1, got -0.1"),
         ("elastic=1", "elastic: must be from 0 to below 1, got 1.0"),
         ("contrast=nan", "contrast: must be from 0 to 1, got nan"),
+        ("noise=2", "noise: must be from 0 to 1, got 2.0"),
     ],
 )
 def test_values_out_of_bounds_are_refused(compose: Compose, override: str, said: str) -> None:

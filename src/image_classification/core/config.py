@@ -25,6 +25,7 @@ CHANGES = (
     "zoom",
     "elastic",
     "contrast",
+    "noise",
 )  # that an augmentation can make
 KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but idx are user data
 RESIZE = ("pad", "crop", "stretch")
@@ -231,6 +232,7 @@ class AugmentationConfig:
     zoom: float  # 1 - zoom to 1 + zoom of the height and of the width fill the image
     elastic: float  # the standard deviation of how far parts move, as a share of the image's side
     contrast: float  # the distance from the mean, times 1 - contrast to 1 + contrast
+    noise: float  # the largest standard deviation, as a share of the range from black to white
 
     def __post_init__(self) -> None:
         flips = ("none", "horizontal", "vertical", "both")
@@ -240,6 +242,7 @@ class AugmentationConfig:
         _require(0 <= self.zoom < 1, "augmentation.zoom", "from 0 to below 1", self)
         _require(0 <= self.elastic < 1, "augmentation.elastic", "from 0 to below 1", self)
         _require(0 <= self.contrast <= 1, "augmentation.contrast", "from 0 to 1", self)
+        _require(0 <= self.noise <= 1, "augmentation.noise", "from 0 to 1", self)
 
 
 @dataclass

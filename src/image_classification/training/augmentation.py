@@ -89,6 +89,24 @@ class RandomWarp(keras.layers.Layer):
         return places
 
 
+class RandomNoise(keras.layers.Layer):
+    """Adds normal noise whose standard deviation is drawn for each image, from 0 to `most`.
+
+    Keras' GaussianNoise has one deviation for all, so the model would never see a clean image.
+    """
+
+    def __init__(self, most: float, seed: int) -> None:
+        super().__init__()
+        self.most = most
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images: Any, training: bool = True) -> Any:
+        """From and to float32 (n, height, width, channels); Keras calls this."""
+        shape = ops.shape(images)
+        deviations = keras.random.uniform((shape[0], 1, 1, 1), 0, self.most, seed=self.generator)
+        return images + deviations * keras.random.normal(shape, seed=self.generator)
+
+
 def augmentation(config: AugmentationConfig, seed: int) -> Augmentation | None:
     """The random changes that a file of conf/augmentation/ describes; None where it says none.
 
@@ -98,7 +116,7 @@ def augmentation(config: AugmentationConfig, seed: int) -> Augmentation | None:
         config: what is changed, and how far.
         seed: of all draws; those of one setting do not depend on the other settings.
     """
-    seeds = [int(one) for one in np.random.SeedSequence(seed).generate_state(5)]
+    seeds = [int(one) for one in np.random.SeedSequence(seed).generate_state(6)]
     layers: list[keras.Layer] = []
     # Keras draws once for both directions of one layer.
     if config.flip in ("horizontal", "both"):
@@ -111,4 +129,6 @@ def augmentation(config: AugmentationConfig, seed: int) -> Augmentation | None:
         # With a single number, Keras only ever raises the contrast.
         factor = (config.contrast, config.contrast)
         layers.append(keras.layers.RandomContrast(factor, seed=seeds[4]))
+    if config.noise:
+        layers.append(RandomNoise(255 * config.noise, seeds[5]))
     return Augmentation(layers) if layers else None
