@@ -99,15 +99,15 @@ def compare(config: Config) -> Comparison:
 def _ask_gate(config: Config, best: Entry, chosen_from: int) -> int:
     """Decide whether the best run becomes champion, and update MLflow; exit code as of upload."""
     name = config.data.dataset
-    candidate = Candidate(best.model, best.seed, best.run)
-    version = mlflow_promotions.versions(name, [best.run]).get(best.run)
+    candidate = Candidate(best.model, best.seed, best.key)
+    version = mlflow_promotions.versions(name, [best.key]).get(best.key)
     question = Question(candidate, version, chosen_from, reason=None, command="compare")
     outcome = decisions.decide(question, config)
     print(words.outcome(outcome, best.name))
     if outcome.decision == decisions.UNMEASURED:
         # In a process of its own, since it takes TensorFlow, which no comparison needs.
         settings = [word for word in sys.argv[1:] if not word.startswith(("hydra.", "-"))]
-        promote = [sys.executable, "-m", "image_classification", "promote", best.run]
+        promote = [sys.executable, "-m", "image_classification", "promote", best.key]
         subprocess.run([*promote, *settings], check=False)
     told = telling.told(records.read(name))
     return mlflow_promotions.tell(name, told.champion, told.tags, told.texts)
@@ -158,9 +158,9 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def _links(experiment: str, entries: Sequence[Entry]) -> Links | None:
     """Where MLflow shows the runs; None, with a message, while it can't be reached."""
-    best = [runs[0].run for runs in leaderboard.by_model(entries).values()]
+    best = [runs[0].key for runs in leaderboard.by_model(entries).values()]
     try:
-        pages = mlflow_pages.find(experiment, [entry.run for entry in entries])
+        pages = mlflow_pages.find(experiment, [entry.key for entry in entries])
     except UnreachableError as error:
         print(f"MLflow: {error}: the report does not link to the runs", file=sys.stderr)
         return None
@@ -244,5 +244,5 @@ def _events(
 
 
 def _aliases(entries: Sequence[Entry]) -> dict[str, str]:
-    best = {model: runs[0].run for model, runs in leaderboard.by_model(entries).items()}
-    return {**best, CANDIDATE: entries[0].run}
+    best = {model: runs[0].key for model, runs in leaderboard.by_model(entries).items()}
+    return {**best, CANDIDATE: entries[0].key}

@@ -69,7 +69,7 @@ class TrainedModel:
     """The result of a run; the rows of `history` are those of fit.EpochRecord."""
 
     name: str
-    run: str  # the key of the run
+    key: str  # of the run
     model: keras.Model
     history: pd.DataFrame
 
@@ -252,7 +252,7 @@ def _write(
     np.save(folder / paths.EXAMPLES_FILE, examples, allow_pickle=False)
     model_sha256 = sha256(folder / paths.MODEL_FILE)
     summary = {
-        "run": trained.run,
+        "run": trained.key,
         "model_sha256": model_sha256,
         **trained.summary(),
         "provenance": origin,

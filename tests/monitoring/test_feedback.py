@@ -17,8 +17,12 @@ from image_classification.download import download
 from image_classification.formats import table
 from image_classification.formats.decode import decode
 from image_classification.monitoring import corrections
-from image_classification.monitoring.answers import Answer, Answers, FeedbackError
 from image_classification.monitoring.corrections import MANIFEST, Corrections, read
+from image_classification.monitoring.recent_predictions import (
+    FeedbackError,
+    RecentPredictions,
+    ServedPrediction,
+)
 from image_classification.split import split
 
 CLASSES = ("cat", "dog", "line\nbreak, comma")
@@ -33,8 +37,8 @@ def image(seed: int, channels: int = 1) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (8, 8, channels), np.uint8)
 
 
-def answer(seed: int = 0, channels: int = 1) -> Answer:
-    return Answer(image(seed, channels), "cat", 0.9, "key", 3, CLASSES)
+def prediction(seed: int = 0, channels: int = 1) -> ServedPrediction:
+    return ServedPrediction(image(seed, channels), "cat", 0.9, "key", 3, CLASSES)
 
 
 def refused(act: Callable[[], object]) -> HTTPStatus:
@@ -46,19 +50,19 @@ def refused(act: Callable[[], object]) -> HTTPStatus:
 
 def filled(count: int) -> tuple[Corrections, list[str]]:
     """Corrections that wait, and their ids."""
-    answers, store = Answers(), Corrections("pets")
-    ids = [answers.remember(answer(seed)) for seed in range(count)]
+    recent, store = RecentPredictions(), Corrections("pets")
+    ids = [recent.remember(prediction(seed)) for seed in range(count)]
     for name in ids:
-        store.add(answers, name, "dog")
+        store.add(recent, name, "dog")
     return store, ids
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_feedback_keeps_the_image_bit_for_bit_and_what_was_said(channels: int) -> None:
-    answers, store = Answers(), Corrections("pets")
-    name = answers.remember(answer(5, channels))
+    recent, store = RecentPredictions(), Corrections("pets")
+    name = recent.remember(prediction(5, channels))
 
-    store.add(answers, name, CLASSES[2])
+    store.add(recent, name, CLASSES[2])
 
     (one,) = store.waiting()
     assert (one.id, one.label, one.answer, one.probability) == (name, CLASSES[2], "cat", 0.9)
@@ -68,21 +72,21 @@ def test_feedback_keeps_the_image_bit_for_bit_and_what_was_said(channels: int) -
 
 
 def test_an_answer_counts_once() -> None:
-    answers, store = Answers(), Corrections("pets")
-    name = answers.remember(answer())
-    store.add(answers, name, "dog")
+    recent, store = RecentPredictions(), Corrections("pets")
+    name = recent.remember(prediction())
+    store.add(recent, name, "dog")
 
-    assert refused(lambda: store.add(answers, name, "dog")) == HTTPStatus.CONFLICT
+    assert refused(lambda: store.add(recent, name, "dog")) == HTTPStatus.CONFLICT
     assert len(store.waiting()) == 1
 
 
 def test_an_answer_counts_once_however_many_say_so_at_the_same_time() -> None:
-    answers, store = Answers(), Corrections("pets")
-    name = answers.remember(answer())
+    recent, store = RecentPredictions(), Corrections("pets")
+    name = recent.remember(prediction())
 
     def add(_: int) -> bool:
         try:
-            store.add(answers, name, "dog")
+            store.add(recent, name, "dog")
         except FeedbackError:
             return False
         return True
@@ -94,61 +98,61 @@ def test_an_answer_counts_once_however_many_say_so_at_the_same_time() -> None:
 
 
 def test_an_answer_that_was_never_given_does_not_count() -> None:
-    answers, store = Answers(), Corrections("pets")
-    answers.remember(answer())
+    recent, store = RecentPredictions(), Corrections("pets")
+    recent.remember(prediction())
 
     for guess in ("", "0" * 32, "../../etc/passwd"):
-        assert refused(lambda guess=guess: store.add(answers, guess, "dog")) == HTTPStatus.NOT_FOUND  # type: ignore[misc]  # mypy can't infer a default's type
+        assert refused(lambda guess=guess: store.add(recent, guess, "dog")) == HTTPStatus.NOT_FOUND  # type: ignore[misc]  # mypy can't infer a default's type
     assert not store.folder.exists()
 
 
 def test_a_label_that_is_no_class_does_not_count_and_uses_nothing_up() -> None:
-    answers, store = Answers(), Corrections("pets")
-    name = answers.remember(answer())
+    recent, store = RecentPredictions(), Corrections("pets")
+    name = recent.remember(prediction())
 
-    assert refused(lambda: store.add(answers, name, "bird")) == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert refused(lambda: store.add(recent, name, "bird")) == HTTPStatus.UNPROCESSABLE_ENTITY
 
-    store.add(answers, name, "dog")
+    store.add(recent, name, "dog")
     assert len(store.waiting()) == 1
 
 
 @pytest.mark.parametrize("cap", [{"most": 2}, {"most_bytes": 300}])
 def test_a_full_store_takes_no_more_until_somebody_has_decided(cap: dict[str, int]) -> None:
-    answers, store = Answers(), Corrections("pets", **cap)
-    ids = [answers.remember(answer(seed)) for seed in range(3)]
+    recent, store = RecentPredictions(), Corrections("pets", **cap)
+    ids = [recent.remember(prediction(seed)) for seed in range(3)]
     for name in ids[:2]:
-        store.add(answers, name, "dog")
+        store.add(recent, name, "dog")
 
-    assert refused(lambda: store.add(answers, ids[2], "dog")) == HTTPStatus.INSUFFICIENT_STORAGE
+    assert refused(lambda: store.add(recent, ids[2], "dog")) == HTTPStatus.INSUFFICIENT_STORAGE
 
     store.accept(ids[:1])
-    store.add(answers, ids[2], "dog")
+    store.add(recent, ids[2], "dog")
     assert [one.id for one in store.waiting()] == ids[1:]
 
 
 def test_old_answers_are_forgotten_by_number_size_and_time() -> None:
     now = [0.0]
-    answers = Answers(most=3, most_bytes=1000, seconds=60, clock=lambda: now[0])
+    recent = RecentPredictions(most=3, most_bytes=1000, seconds=60, clock=lambda: now[0])
     store = Corrections("pets")
-    ids = [answers.remember(answer(seed)) for seed in range(5)]
-    assert len(answers) == 3
-    assert refused(lambda: store.add(answers, ids[1], "dog")) == HTTPStatus.NOT_FOUND
+    ids = [recent.remember(prediction(seed)) for seed in range(5)]
+    assert len(recent) == 3
+    assert refused(lambda: store.add(recent, ids[1], "dog")) == HTTPStatus.NOT_FOUND
 
-    large = answers.remember(replace(answer(), image=np.zeros((30, 30, 1), np.uint8)))
-    assert len(answers) == 2  # 900 + 64 bytes
+    large = recent.remember(replace(prediction(), image=np.zeros((30, 30, 1), np.uint8)))
+    assert len(recent) == 2  # 900 + 64 bytes
 
     now[0] = 61
-    assert refused(lambda: store.add(answers, large, "dog")) == HTTPStatus.NOT_FOUND
-    assert len(answers) == 0
+    assert refused(lambda: store.add(recent, large, "dog")) == HTTPStatus.NOT_FOUND
+    assert len(recent) == 0
 
 
 def test_a_remembered_image_is_a_copy() -> None:
-    answers, store = Answers(), Corrections("pets")
+    recent, store = RecentPredictions(), Corrections("pets")
     batch = np.stack([image(0), image(1)])
-    name = answers.remember(replace(answer(), image=batch[1]))
+    name = recent.remember(replace(prediction(), image=batch[1]))
     batch[:] = 0
 
-    one = store.add(answers, name, "dog")
+    one = store.add(recent, name, "dog")
 
     stored = decode(store.pending / one.path, (8, 8, 1), "pad")
     np.testing.assert_array_equal(stored, image(1))
@@ -200,14 +204,14 @@ def test_a_kill_between_the_steps_of_accept_loses_and_doubles_nothing() -> None:
 
 
 def test_a_line_that_a_kill_cut_short_does_not_count_and_is_mended() -> None:
-    answers = Answers()
+    recent = RecentPredictions()
     store, ids = filled(2)
     manifest = store.pending / MANIFEST
     manifest.write_bytes(manifest.read_bytes()[:-20])
     assert [one.id for one in store.waiting()] == ids[:1]
 
-    name = answers.remember(answer(9))
-    store.add(answers, name, "cat")
+    name = recent.remember(prediction(9))
+    store.add(recent, name, "cat")
 
     assert [one.id for one in store.waiting()] == [ids[0], name]
 
@@ -255,17 +259,17 @@ def test_a_missing_image_says_what_to_do() -> None:
 
 
 def test_images_of_other_channels_are_refused() -> None:
-    answers, store = Answers(), Corrections("pets")
-    name = answers.remember(answer(0, channels=4))
+    recent, store = RecentPredictions(), Corrections("pets")
+    name = recent.remember(prediction(0, channels=4))
 
-    assert refused(lambda: store.add(answers, name, "dog")) == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert refused(lambda: store.add(recent, name, "dog")) == HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 def test_the_split_reads_what_was_accepted_and_nothing_else(compose: Compose) -> None:
-    answers, store = Answers(), Corrections("pets")
-    ids = [answers.remember(answer(seed)) for seed in range(60)]
+    recent, store = RecentPredictions(), Corrections("pets")
+    ids = [recent.remember(prediction(seed)) for seed in range(60)]
     for number, name in enumerate(ids):
-        store.add(answers, name, CLASSES[number % 2])
+        store.add(recent, name, CLASSES[number % 2])
     store.accept(ids[:40])
     config = compose("data=table", f"data.path={store.accepted}")
 
@@ -282,7 +286,7 @@ def test_the_split_reads_what_was_accepted_and_nothing_else(compose: Compose) ->
 def test_a_disk_that_is_full_is_one_line_and_what_is_left_of_it_goes_with_the_next_decision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answers = Answers()
+    recent = RecentPredictions()
     store, ids = filled(1)
 
     def full(*_: object) -> None:
@@ -291,7 +295,7 @@ def test_a_disk_that_is_full_is_one_line_and_what_is_left_of_it_goes_with_the_ne
     with monkeypatch.context() as patched:
         patched.setattr(corrections, "_append", full)
         with pytest.raises(UserError, match="pending can't be written: No space left on device"):
-            store.add(answers, answers.remember(answer(7)), "dog")
+            store.add(recent, recent.remember(prediction(7)), "dog")
     assert len(list(store.pending.glob("*.png"))) == 2
     assert [one.id for one in store.waiting()] == ids
 

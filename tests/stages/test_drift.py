@@ -13,9 +13,9 @@ from image_classification.commands.drift import FOUND
 from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.data import arrays
-from image_classification.monitoring.answers import Answer, Answers
 from image_classification.monitoring.corrections import Corrections
 from image_classification.monitoring.observations import Observations
+from image_classification.monitoring.recent_predictions import RecentPredictions, ServedPrediction
 from image_classification.serving import artifact
 from image_classification.serving.engine import Engine
 
@@ -26,11 +26,11 @@ COMMAND = ("python", "-m", "image_classification")
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corrections:
     """Three corrections that wait."""
     monkeypatch.chdir(tmp_path)
-    answers, made = Answers(), Corrections("digits")
+    recent, made = RecentPredictions(), Corrections("digits")
     for number in range(3):
         image = np.full((4, 4, 1), number, np.uint8)
-        name = answers.remember(Answer(image, "7", 0.5, "key", number or None, ("1", "7")))
-        made.add(answers, name, "1")
+        name = recent.remember(ServedPrediction(image, "7", 0.5, "key", number or None, ("1", "7")))
+        made.add(recent, name, "1")
     return made
 
 

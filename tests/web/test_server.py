@@ -229,18 +229,18 @@ def test_the_service_pages_say_what_is_there(server: Server) -> None:
 
 
 def test_an_answer_can_be_corrected_once(server: Server, shared_root: Path) -> None:
-    def correct(answer_id: str, label: str) -> Answer:
-        body = json.dumps({"id": answer_id, "label": label}).encode()
+    def correct(prediction_id: str, label: str) -> Answer:
+        body = json.dumps({"id": prediction_id, "label": label}).encode()
         return server.ask("/feedback", body, bodies.JSON)
 
     answer = server.ask("/predict?feedback=true", striped(4).tobytes(), RAW)
-    answer_id = answer.json["predictions"][0]["id"]
+    prediction_id = answer.json["predictions"][0]["id"]
 
-    assert correct(answer_id, "eleven").status == 422
+    assert correct(prediction_id, "eleven").status == 422
     assert correct("0" * 32, "1").status == 404
     assert server.ask("/feedback", b"[]", bodies.JSON).status == 422
-    assert correct(answer_id, "1").status == 201
-    assert correct(answer_id, "2").status == 409
+    assert correct(prediction_id, "1").status == 201
+    assert correct(prediction_id, "2").status == 409
     (line,) = (shared_root / "feedback/mnist/pending/labels.jsonl").read_text().splitlines()
     kept = json.loads(line)
     assert (kept["label"], kept["answer"], kept["version"]) == ("1", "4", 1)

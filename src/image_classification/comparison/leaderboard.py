@@ -81,14 +81,14 @@ class Entry:
     """One run.
 
     values: the numbers of `COLUMNS`, by key.
-    run: the run's key, its name on disk.
+    key: of the run; its id in every MLflow store, while `name` is that of its folders.
     published_test_accuracy: from 0 to 1, one for each published run of the model.
     """
 
     model: str
     seed: int
     values: dict[str, float]
-    run: str
+    key: str
     published_test_accuracy: Sequence[float] = ()
 
     @property
@@ -102,7 +102,7 @@ class Entry:
             "model": self.model,
             "seed": self.seed,
             **self.values,
-            "run": self.run,
+            "run": self.key,
             "published_test_accuracy": self.published_test_accuracy,
         }
 
@@ -126,7 +126,7 @@ def entry(result: Result, published: Mapping[str, Sequence[float]]) -> Entry:
         model=result.model,
         seed=result.seed,
         values={column.key: numbers[column.key] for column in COLUMNS},
-        run=result.training["run"],
+        key=result.training["run"],
         published_test_accuracy=published.get(result.model, ()),
     )
 
@@ -207,7 +207,7 @@ def markdown(
     for entry in entries:
         numbers = [column.format(entry.values[column.key]) for column in shown]
         published = ", ".join(map(_score, entry.published_test_accuracy)) or "-"
-        run = f"[{run_id(addresses[entry.run])}]" if entry.run in addresses else "-"
+        run = f"[{run_id(addresses[entry.key])}]" if entry.key in addresses else "-"
         lines.append(_line([entry.name, *numbers, published, run]))
     if below:
         lines += ["", below]

@@ -22,7 +22,11 @@ from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.core.files import sync_to_disk
 from image_classification.core.locks import locked
-from image_classification.monitoring.answers import Answer, Answers, FeedbackError
+from image_classification.monitoring.recent_predictions import (
+    FeedbackError,
+    RecentPredictions,
+    ServedPrediction,
+)
 
 MANIFEST = "labels.jsonl"
 MOST = 1000  # corrections that wait
@@ -37,7 +41,7 @@ class Correction:
     path: of the image, in the manifest's folder.
     label: the class that the user gave.
     answer, probability: the class that the model predicted, and its probability.
-    key, version: of the model; see `Answer`.
+    key, version: of the model; see `ServedPrediction`.
     time: of the feedback; ISO 8601, UTC.
     """
 
@@ -75,7 +79,7 @@ class Corrections:
         self.pending, self.accepted = self.folder / "pending", self.folder / "accepted"
         self._most, self._most_bytes = most, most_bytes
 
-    def add(self, answers: Answers, answer_id: str, label: str) -> Correction:
+    def add(self, recent: RecentPredictions, prediction_id: str, label: str) -> Correction:
         """Store that a prediction should have been `label`.
 
         Raises:
@@ -84,13 +88,13 @@ class Corrections:
                 (507).
             UserError: the store can't be used.
         """
-        with answers.correction(answer_id) as answer:
-            if label not in answer.classes:
+        with recent.correction(prediction_id) as prediction:
+            if label not in prediction.classes:
                 raise FeedbackError(
                     HTTPStatus.UNPROCESSABLE_ENTITY, f"{label!r:.50} is not a class"
                 )
-            contents = _png(answer.image)
-            correction = _correction(answer_id, answer, label)
+            contents = _png(prediction.image)
+            correction = _correction(prediction_id, prediction, label)
             with self._locked():
                 self._require_room(len(contents))
                 try:
@@ -216,14 +220,14 @@ def _chosen(
     return chosen, [correction for correction in waiting if correction not in chosen]
 
 
-def _correction(answer_id: str, answer: Answer, label: str) -> Correction:
+def _correction(prediction_id: str, prediction: ServedPrediction, label: str) -> Correction:
     return Correction(
-        path=f"{answer_id}.png",
+        path=f"{prediction_id}.png",
         label=label,
-        answer=answer.label,
-        probability=round(float(answer.probability), 6),
-        key=answer.key,
-        version=answer.version,
+        answer=prediction.label,
+        probability=round(float(prediction.probability), 6),
+        key=prediction.key,
+        version=prediction.version,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

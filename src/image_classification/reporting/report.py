@@ -129,10 +129,10 @@ def model_cards(
     results = {result.training["run"]: result for result in comparison.results}
     cards = {}
     for entry in comparison.entries:
-        result = results[entry.run]
+        result = results[entry.key]
         tested = result.per_class[result.per_class["examples"] > 0]
         weakest = tested.sort_values("recall", kind="stable")[:WEAKEST]
-        cards[entry.run] = _render(
+        cards[entry.key] = _render(
             "model_card.md.j2",
             entry=entry,
             data=comparison.data,
@@ -152,7 +152,7 @@ def model_cards(
     return cards
 
 
-def comparison_note(comparison: Comparison, run: str, sheet: DataSheet) -> str:
+def comparison_note(comparison: Comparison, key: str, sheet: DataSheet) -> str:
     """The description of the run `comparison`: the verdict, links to the runs compared, the data.
 
     A link is written `(run:KEY)`; the upload to MLflow replaces it by the address of the run. The
@@ -160,7 +160,7 @@ def comparison_note(comparison: Comparison, run: str, sheet: DataSheet) -> str:
 
     Args:
         comparison: what to describe.
-        run: the key of the run `comparison`.
+        key: of the run `comparison`.
         sheet: what is known of the data.
     """
     models = [score.model for score in comparison.verdict.scores]
@@ -174,7 +174,7 @@ def comparison_note(comparison: Comparison, run: str, sheet: DataSheet) -> str:
             metric_name=verdict_text.metric_name(comparison.verdict),
             runs=leaderboard.by_model(comparison.entries),
             linked=linked,
-            run=run,
+            key=key,
             sheet=sheet if with_data else None,
         )
 

@@ -69,7 +69,7 @@ def _latest(events: Iterable[Event]) -> int:
 
 
 def new_key() -> str:
-    """A new name for a run on disk and, as a tag, in MLflow, whose own ids differ by store."""
+    """A new key of a run: what it is found by in any MLflow store, whose own ids differ."""
     return uuid.uuid4().hex
 
 

@@ -72,7 +72,7 @@ class LiveRun:
 
     @property
     def key(self) -> str:
-        """The name of the run on disk."""
+        """The run's key; see `event_log.new_key`."""
         return str(self._log.all[0]["key"])
 
     def log(self, event_type: str, **fields: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from image_classification.tracking.provenance import DATA_HASH, TRAINING_KEY
 
 PREFIX = "mlflow.image_classification."  # MLflow's pages show no tag that begins with `mlflow.`
-RUN_KEY = f"{PREFIX}run.key"  # a run's name on disk
+RUN_KEY = f"{PREFIX}run.key"  # a run's key, the same in every store
 MODEL_FILES = f"{PREFIX}model.files"  # paths and sizes of the files of a run's model
 UPLOADED = f"{PREFIX}events."  # prefix of the tag that holds the digest of an event log
 

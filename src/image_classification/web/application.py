@@ -1,4 +1,4 @@
-"""The ASGI application: requests in, answers out."""
+"""The ASGI application: requests in, responses out."""
 
 import asyncio
 import logging
@@ -14,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from image_classification.core.errors import UserError
-from image_classification.monitoring.answers import Answer as Given
-from image_classification.monitoring.answers import Answers, FeedbackError
 from image_classification.monitoring.corrections import Corrections
-from image_classification.web import answers, bodies, limits, openapi, page
-from image_classification.web.answers import Answer
+from image_classification.monitoring.recent_predictions import (
+    FeedbackError,
+    RecentPredictions,
+    ServedPrediction,
+)
+from image_classification.web import bodies, limits, openapi, page, responses
 from image_classification.web.metrics import CONTENT_TYPE, Metrics
 from image_classification.web.models import Models, Served
 from image_classification.web.predictor import RETRY, Predictor
 from image_classification.web.refused import RefusedError
+from image_classification.web.responses import Response
 from image_classification.web.watcher import Watcher
 
 SMALL_JSON = 2**16  # bytes that are parsed at once, without a thread
@@ -77,14 +80,14 @@ class Application:
     def __init__(self, watcher: Watcher, predictor: Predictor) -> None:
         self._watcher = watcher
         self._predictor = predictor
-        self._answers = Answers()
+        self._recent = RecentPredictions()
         self._corrections = Corrections(watcher.name)
         self._decoder = ThreadPoolExecutor(1, "decoder")
         self._metrics = Metrics()
         self._requests = 0  # that are being answered
         self._bytes = 0  # of their bodies
         self._page = page.load()
-        self._handlers: dict[str, dict[str, Callable[[Request], Awaitable[Answer]]]] = {
+        self._handlers: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {
             "/": {"GET": self._show_page},
             "/predict": {"POST": self._predict},
             "/invocations": {"POST": self._invocations},
@@ -114,25 +117,25 @@ class Application:
         models = self._watcher.models
         self._requests += 1
         try:
-            answer = await self._answer(scope, receive, models)
+            response = await self._answer(scope, receive, models)
         except RefusedError as refusal:
-            answer = answers.error(refusal.status, str(refusal), *refusal.headers)
+            response = responses.error(refusal.status, str(refusal), *refusal.headers)
         except DisconnectedError:
             return
         except Exception:
             log.exception("%s could not be answered", path)
-            answer = answers.error(500, "internal error: the server's log says more")
+            response = responses.error(500, "internal error: the server's log says more")
         finally:
             self._requests -= 1
         known = path if path in self._handlers else "other"
-        self._metrics.count(known, answer.status, time.perf_counter() - started)
-        header = (answer.served or models.champion).header
-        length = (b"content-length", b"%d" % len(answer.body))
-        headers = [(b"content-type", answer.kind), length, header, *answer.headers]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        self._metrics.count(known, response.status, time.perf_counter() - started)
+        header = (response.served or models.champion).header
+        length = (b"content-length", b"%d" % len(response.body))
+        headers = [(b"content-type", response.kind), length, header, *response.headers]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
 
-    async def _answer(self, scope: Scope, receive: Receive, models: Models) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, models: Models) -> Response:
         if scope["method"] == "POST" and self._requests > limits.MOST_REQUESTS:
             raise RefusedError(503, "too many requests at once: try again soon", RETRY)
         methods = self._handlers.get(scope["path"])
@@ -144,7 +147,7 @@ class Application:
             raise RefusedError(405, f"use {allowed}", (b"allow", allowed.encode()))
         return await handler(Request(scope["query_string"], scope["headers"], receive, models))
 
-    async def _predict(self, request: Request) -> Answer:
+    async def _predict(self, request: Request) -> Response:
         kind = request.kind()
         bodies.require_kind(kind, PREDICT_KINDS)
         images = await self._images(kind, request)
@@ -162,14 +165,14 @@ class Application:
         ids = None
         if query.get("feedback") == "true":
             ids = [*map(self._remembered, repeat(request.served), images, probabilities[0])]
-        return answers.predictions(asked, probabilities, seen, ids)
+        return responses.predictions(asked, probabilities, seen, ids)
 
     def _remembered(
         self, served: Served, image: NDArray[np.uint8], probabilities: NDArray[np.float32]
     ) -> str:
-        """The id by which this answer can be corrected."""
+        """The id by which this prediction can be corrected."""
         index, artifact = int(probabilities.argmax()), served.artifact
-        given = Given(
+        prediction = ServedPrediction(
             image,
             artifact.classes[index],
             float(probabilities[index]),
@@ -177,27 +180,27 @@ class Application:
             artifact.version,
             artifact.classes,
         )
-        return self._answers.remember(given)
+        return self._recent.remember(prediction)
 
-    async def _feedback(self, request: Request) -> Answer:
+    async def _feedback(self, request: Request) -> Response:
         """Store what an image really was."""
         bodies.require_kind(request.kind(), (bodies.JSON,))
         body = await _body(request.receive, limits.LARGEST_FEEDBACK)
-        answer_id, label = bodies.feedback(body)
+        prediction_id, label = bodies.feedback(body)
         try:  # not by the decoder, which would wait as long as a command holds the store
-            await asyncio.to_thread(self._corrections.add, self._answers, answer_id, label)
+            await asyncio.to_thread(self._corrections.add, self._recent, prediction_id, label)
         except FeedbackError as error:
             raise RefusedError(error.status, str(error)) from error
         except UserError as error:  # of the disk
             raise RefusedError(507, str(error)) from error
-        return answers.json(201, {"id": answer_id, "label": label})
+        return responses.json(201, {"id": prediction_id, "label": label})
 
-    async def _invocations(self, request: Request) -> Answer:
+    async def _invocations(self, request: Request) -> Response:
         kind = request.kind()
         bodies.require_kind(kind, (bodies.JSON,))
         images = await self._images(kind, request)
         probabilities = await self._predictor.submit(request.served, images, True)
-        return answers.mlflow(request.served, probabilities)
+        return responses.mlflow(request.served, probabilities)
 
     async def _images(self, kind: str, request: Request) -> NDArray[Any]:
         """The images of a request, decoded by a thread of its own if that may take long."""
@@ -226,25 +229,25 @@ class Application:
         finally:
             self._bytes -= arrived
 
-    async def _show_page(self, request: Request) -> Answer:
+    async def _show_page(self, request: Request) -> Response:
         return self._page
 
-    async def _live(self, request: Request) -> Answer:
-        return answers.text(200, "live")
+    async def _live(self, request: Request) -> Response:
+        return responses.text(200, "live")
 
-    async def _ready(self, request: Request) -> Answer:
+    async def _ready(self, request: Request) -> Response:
         if self._predictor.is_ready():
-            return answers.text(200, "ready")
-        return answers.text(503, "not ready: the engine does not respond", RETRY)
+            return responses.text(200, "ready")
+        return responses.text(503, "not ready: the engine does not respond", RETRY)
 
-    async def _version(self, request: Request) -> Answer:
-        return answers.version(self._watcher.models, self._watcher.is_current)
+    async def _version(self, request: Request) -> Response:
+        return responses.version(self._watcher.models, self._watcher.is_current)
 
-    async def _show_metrics(self, request: Request) -> Answer:
-        return Answer(200, self._metrics.page(self._predictor, self._watcher), CONTENT_TYPE)
+    async def _show_metrics(self, request: Request) -> Response:
+        return Response(200, self._metrics.page(self._predictor, self._watcher), CONTENT_TYPE)
 
-    async def _openapi(self, request: Request) -> Answer:
-        return answers.json(200, openapi.description(self._watcher.models.champion.artifact))
+    async def _openapi(self, request: Request) -> Response:
+        return responses.json(200, openapi.description(self._watcher.models.champion.artifact))
 
 
 def _length(request: Request) -> int:

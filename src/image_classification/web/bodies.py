@@ -69,19 +69,19 @@ def read(kind: str, body: bytes, artifact: Artifact) -> Images:
 
 
 def feedback(body: bytes) -> tuple[str, str]:
-    """The id of an answer, and what the image really was, from JSON.
+    """The id of a prediction, and what the image really was, from JSON.
 
     Raises:
         RefusedError: 422.
     """
     try:
         value = orjson.loads(body)
-        answer_id, label = value["id"], value["label"]
+        prediction_id, label = value["id"], value["label"]
     except (orjson.JSONDecodeError, TypeError, KeyError, IndexError) as error:
         raise RefusedError(422, "give JSON with the keys id and label") from error
-    if not isinstance(answer_id, str) or not isinstance(label, str):
+    if not isinstance(prediction_id, str) or not isinstance(label, str):
         raise RefusedError(422, "id and label must be strings")
-    return answer_id, label
+    return prediction_id, label
 
 
 def of_file(body: bytes, artifact: Artifact) -> Images:

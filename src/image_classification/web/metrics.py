@@ -19,19 +19,19 @@ class Metrics:
     """Counts responses, and how long they took."""
 
     def __init__(self) -> None:
-        self._answers: Counter[tuple[str, int]] = Counter()
+        self._responses: Counter[tuple[str, int]] = Counter()
         self._buckets = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
 
     def count(self, path: str, status: int, seconds: float) -> None:
-        """Count an answer.
+        """Count a response.
 
         Args:
             path: one that the server knows, or "other".
             status: of HTTP.
             seconds: from the request's header to the answer.
         """
-        self._answers[path, status] += 1
+        self._responses[path, status] += 1
         self._buckets[bisect_left(BOUNDS, seconds)] += 1
         self._seconds += seconds
 
@@ -41,7 +41,7 @@ class Metrics:
 
     def _lines(self, predictor: Predictor, watcher: Watcher) -> Iterator[str]:
         yield from _head("requests_total", "counter", "Responses by path and status.")
-        for (path, status), count in sorted(self._answers.items()):
+        for (path, status), count in sorted(self._responses.items()):
             yield f'{PREFIX}_requests_total{{path="{path}",status="{status}"}} {count}'
         yield from self._durations()
         yield from _one("images_total", "counter", "Images classified.", predictor.images)

@@ -5,12 +5,12 @@ import hashlib
 import re
 from pathlib import Path
 
-from image_classification.web.answers import Answer
+from image_classification.web.responses import Response
 
 FILE = Path(__file__).with_name("page.html")
 
 
-def load() -> Answer:
+def load() -> Response:
     """The page, with a policy that lets the browser run only its own script and style."""
     html = FILE.read_text()
     policy = "; ".join(
@@ -31,7 +31,7 @@ def load() -> Answer:
         (b"referrer-policy", b"no-referrer"),
         (b"cache-control", b"no-cache"),
     )
-    return Answer(200, html.encode(), b"text/html; charset=utf-8", headers)
+    return Response(200, html.encode(), b"text/html; charset=utf-8", headers)
 
 
 def _hash(html: str, tag: str) -> str:

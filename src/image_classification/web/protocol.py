@@ -5,9 +5,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from image_classification.web import answers, limits
-from image_classification.web.answers import Answer
+from image_classification.web import limits, responses
 from image_classification.web.predictor import RETRY
+from image_classification.web.responses import Response
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -22,7 +22,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.waiting_since = self.loop.time()
         if len(self.connections) > limits.MOST_CONNECTIONS:
-            self._refuse(answers.error(503, "too many connections: try again soon", RETRY))
+            self._refuse(responses.error(503, "too many connections: try again soon", RETRY))
 
     def on_message_begin(self) -> None:
         """Begin to wait for the rest of a request."""
@@ -35,7 +35,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.header_bytes += len(data)
         super().data_received(data)
         if self.header_bytes > limits.LARGEST_HEADER:
-            self._refuse(answers.error(431, "the header is too long"))
+            self._refuse(responses.error(431, "the header is too long"))
 
     def on_body(self, body: bytes) -> None:
         """The application limits the body."""
@@ -45,7 +45,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Refuse a connection that sends requests without waiting for the answers."""
         if len(self.pipeline) >= limits.MOST_PIPELINED:
-            self._refuse(answers.error(503, "too many requests at once: wait for answers", RETRY))
+            self._refuse(responses.error(503, "too many requests at once: wait for answers", RETRY))
             raise ValueError  # ends the parsing
         super().on_headers_complete()
 
@@ -66,7 +66,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
-        self._refuse(answers.error(400, "this is not a valid HTTP request"))
+        self._refuse(responses.error(400, "this is not a valid HTTP request"))
 
     def give_up(self) -> None:
         """Wait no longer."""
@@ -78,20 +78,20 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True  # the application is waiting for the body
             self.cycle.message_event.set()
         text = f"the request did not arrive within {limits.REQUEST_SECONDS:g} seconds"
-        self._refuse(answers.error(408, text))
+        self._refuse(responses.error(408, text))
 
-    def _refuse(self, answer: Answer) -> None:
+    def _refuse(self, response: Response) -> None:
         """Answer without the application, and close the connection."""
         if self.transport.is_closing():
             return
         application: Any = self.config.app
         headers = (
-            *((b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body))),
+            *((b"content-type", response.kind), (b"content-length", b"%d" % len(response.body))),
             *((b"x-model-version", application.version()), (b"connection", b"close")),
-            *answer.headers,
+            *response.headers,
         )
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body)
+        self.transport.write(STATUS_LINE[response.status] + lines + b"\r\n" + response.body)
         self.transport.close()
 
 

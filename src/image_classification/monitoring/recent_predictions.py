@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from image_classification.core.errors import UserError
 
-MOST = 10_000  # answers that are remembered
+MOST = 10_000  # predictions that are remembered
 MOST_BYTES = 2**24  # of their images
-SECONDS = 3600  # that an answer is remembered
+SECONDS = 3600  # that a prediction is remembered
 ID_BYTES = 16  # of an id, at random: nobody guesses one
 
 
@@ -29,7 +29,7 @@ class FeedbackError(UserError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServedPrediction:
     """A prediction that a server made.
 
     image: uint8 (height, width, channels), as the model saw it.
@@ -50,13 +50,13 @@ class Answer:
 
 @dataclass
 class _Entry:
-    answer: Answer | None  # None once it has been corrected
+    prediction: ServedPrediction | None  # None once it has been corrected
     time: float
     size: int
 
 
-class Answers:
-    """A bounded memory of answers by their ids, for several threads; never on disk."""
+class RecentPredictions:
+    """A bounded memory of predictions by their ids, for several threads; never on disk."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Answers:
         seconds: float = SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Remember so many answers, bytes of images and seconds, and then forget the oldest."""
+        """Remember so many predictions, bytes of images and seconds, and then forget the oldest."""
         self._most, self._most_bytes, self._seconds = most, most_bytes, seconds
         self._clock, self._lock = clock, threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -74,35 +74,36 @@ class Answers:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def remember(self, answer: Answer) -> str:
-        """Remember an answer; the id by which it can be corrected."""
+    def remember(self, prediction: ServedPrediction) -> str:
+        """Remember a prediction; the id by which it can be corrected."""
         name = secrets.token_hex(ID_BYTES)
-        own = replace(answer, image=answer.image.copy())  # a view would hold its whole batch
+        # A view would hold its whole batch.
+        own = replace(prediction, image=prediction.image.copy())
         with self._lock:
-            self._entries[name] = _Entry(own, self._clock(), answer.image.nbytes)
-            self._bytes += answer.image.nbytes
+            self._entries[name] = _Entry(own, self._clock(), prediction.image.nbytes)
+            self._bytes += prediction.image.nbytes
             self._forget()
         return name
 
     @contextmanager
-    def correction(self, name: str) -> Iterator[Answer]:
-        """Yield an answer to correct, which has been corrected when the block succeeds.
+    def correction(self, name: str) -> Iterator[ServedPrediction]:
+        """Yield a prediction to correct, which has been corrected when the block succeeds.
 
         Raises:
-            FeedbackError: there is no such answer, or it has been corrected.
+            FeedbackError: there is no such prediction, or it has been corrected.
         """
         with self._lock:
             self._forget()
             entry = self._entries.get(name)
             if entry is None:
                 raise FeedbackError(HTTPStatus.NOT_FOUND, "no such answer: too old, or never given")
-            answer, entry.answer = entry.answer, None
-        if answer is None:
+            prediction, entry.prediction = entry.prediction, None
+        if prediction is None:
             raise FeedbackError(HTTPStatus.CONFLICT, "this answer has been corrected before")
         try:
-            yield answer
+            yield prediction
         except BaseException:
-            entry.answer = answer
+            entry.prediction = prediction
             raise
 
     def _forget(self) -> None:

@@ -18,8 +18,8 @@ Probabilities = NDArray[np.float32]
 
 
 @dataclass(slots=True)
-class Answer:
-    """A response.
+class Response:
+    """A response of the server.
 
     Attributes:
         kind: its media type.
@@ -39,7 +39,7 @@ def predictions(
     probabilities: Sequence[Probabilities],
     seen: NDArray[np.uint8] | None = None,
     ids: Sequence[str] | None = None,
-) -> Answer:
+) -> Response:
     """The champion's predictions for each image, and the others'.
 
     Args:
@@ -53,13 +53,13 @@ def predictions(
         {**served.names(), "predictions": _rows(served.artifact.classes, rows)}
         for served, rows in zip(asked, probabilities, strict=True)
     ]
-    for prediction, answer_id in zip(first["predictions"], ids or (), strict=False):
-        prediction["id"] = answer_id
+    for prediction, prediction_id in zip(first["predictions"], ids or (), strict=False):
+        prediction["id"] = prediction_id
     if others:
         first["others"] = others
     if seen is not None:
         first["seen"] = [base64.b64encode(image.tobytes()).decode() for image in seen]
-    return Answer(200, orjson.dumps(first), served=asked[0])
+    return Response(200, orjson.dumps(first), served=asked[0])
 
 
 def _rows(classes: list[str], probabilities: Probabilities) -> list[dict[str, Any]]:
@@ -74,13 +74,13 @@ def _rows(classes: list[str], probabilities: Probabilities) -> list[dict[str, An
     ]
 
 
-def mlflow(served: Served, probabilities: Probabilities) -> Answer:
+def mlflow(served: Served, probabilities: Probabilities) -> Response:
     """The response in the format of `mlflow models serve`."""
     rows = {"predictions": np.ascontiguousarray(probabilities)}
-    return Answer(200, orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY), served=served)
+    return Response(200, orjson.dumps(rows, option=orjson.OPT_SERIALIZE_NUMPY), served=served)
 
 
-def version(models: Models, is_current: bool) -> Answer:
+def version(models: Models, is_current: bool) -> Response:
     """Which models are served, and their inputs and outputs."""
     artifact = models.champion.artifact
     return json(
@@ -100,16 +100,16 @@ def version(models: Models, is_current: bool) -> Answer:
     )
 
 
-def json(status: int, value: Any) -> Answer:
+def json(status: int, value: Any) -> Response:
     """A value as JSON."""
-    return Answer(status, orjson.dumps(value))
+    return Response(status, orjson.dumps(value))
 
 
-def error(status: int, line: str, *headers: tuple[bytes, bytes]) -> Answer:
+def error(status: int, line: str, *headers: tuple[bytes, bytes]) -> Response:
     """Why there is no prediction, in one line."""
-    return Answer(status, orjson.dumps({"error": " ".join(line.split())}), headers=headers)
+    return Response(status, orjson.dumps({"error": " ".join(line.split())}), headers=headers)
 
 
-def text(status: int, line: str, *headers: tuple[bytes, bytes]) -> Answer:
+def text(status: int, line: str, *headers: tuple[bytes, bytes]) -> Response:
     """A line of plain text, for health checks."""
-    return Answer(status, f"{line}\n".encode(), b"text/plain; charset=utf-8", headers)
+    return Response(status, f"{line}\n".encode(), b"text/plain; charset=utf-8", headers)
