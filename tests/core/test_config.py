@@ -121,8 +121,14 @@ def test_the_params_yaml_of_this_project_composes_with_each_of_its_models() -> N
         ("promotion.gate=x", "promotion.gate: must be evidence or none, got x"),
         ("promotion.margin=101", "promotion.margin: must be from -100 to 100 points, got 101.0"),
         ("promotion.cheaper=0", "promotion.cheaper: must be above 0 and below 100, got 0.0"),
-        ("promotion.floors.accuracy=2", "promotion.floors.accuracy: must be from 0 to 1, got 2.0"),
-        ("promotion.floors.megabytes=0", "promotion.floors.megabytes: must be above 0, got 0.0"),
+        (
+            "promotion.requirements.accuracy=2",
+            "promotion.requirements.accuracy: must be from 0 to 1, got 2.0",
+        ),
+        (
+            "promotion.requirements.megabytes=0",
+            "promotion.requirements.megabytes: must be above 0, got 0.0",
+        ),
         ("data.validation_examples=0", "data.validation_examples: must be at least 1, got 0"),
         ("seeds=[0,1,0]", "seeds: must be one or more, each once, got [0, 1, 0]"),
         ("models=[]", "models: must be one or more, each once, got []"),

@@ -324,9 +324,9 @@ def test_without_a_gate_the_candidate_becomes_champion_though_it_is_worse(
     assert decisions.decide(ask(make_run("nn", range(900))), config).decision == PROMOTED
 
 
-def test_a_floor_is_held_against_what_was_measured(config: Config, make_run: MakeRun) -> None:
+def test_a_requirement_is_held_against_what_was_measured(config: Config, make_run: MakeRun) -> None:
     decisions.decide(ask(make_run("nn", range(100))), config)
-    config.promotion.floors.worst_class_recall = 0.999
+    config.promotion.requirements.worst_class_recall = 0.999
     labels = np.asarray(arrays.load_split(paths.SPLIT).validation.labels)
     sevens = np.flatnonzero(labels == 7)[:10]
 

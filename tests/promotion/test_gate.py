@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from image_classification.core.config import FloorsConfig, PromotionConfig
+from image_classification.core.config import PromotionConfig, RequirementsConfig
 from image_classification.promotion import gate
 from image_classification.promotion.gate import Evidence, decide
 from image_classification.promotion.paired import Paired, compare
@@ -35,15 +35,15 @@ def evidence(
     return Evidence(candidate, champion, paired, chosen_from, reason)
 
 
-def test_a_first_model_is_champion_even_below_a_floor_and_that_is_said() -> None:
+def test_a_first_model_is_champion_even_if_it_meets_no_requirement_and_that_is_said() -> None:
     assert decide(evidence(None, champion=None), SETTINGS).reason == "there was no champion"
 
-    floors = replace(SETTINGS, floors=FloorsConfig(accuracy=0.99))
-    found = decide(evidence(None, champion=None), floors)
+    strict = replace(SETTINGS, requirements=RequirementsConfig(accuracy=0.99))
+    found = decide(evidence(None, champion=None), strict)
     assert found.promoted
     assert (
         found.reason
-        == "there was no champion, though its accuracy of 0.98 is below the floor of 0.99"
+        == "there was no champion, though its accuracy of 0.98 is below the minimum of 0.99"
     )
 
 
@@ -117,34 +117,37 @@ def test_cheaper_is_less_time_one_by_one_and_in_batches(change: dict[str, float]
 
 
 @pytest.mark.parametrize(
-    ("floors", "said"),
+    ("requirements", "said"),
     [
-        (FloorsConfig(accuracy=0.99), "its accuracy of 0.98 is below the floor of 0.99"),
+        (RequirementsConfig(accuracy=0.99), "its accuracy of 0.98 is below the minimum of 0.99"),
         (
-            FloorsConfig(worst_class_recall=0.95),
-            "its worst class recall of 0.9 is below the floor of 0.95",
+            RequirementsConfig(worst_class_recall=0.95),
+            "its worst class recall of 0.9 is below the minimum of 0.95",
         ),
         (
-            FloorsConfig(calibration_error=0.005),
-            "its calibration error of 0.01 is above the limit of 0.005",
+            RequirementsConfig(calibration_error=0.005),
+            "its calibration error of 0.01 is above the maximum of 0.005",
         ),
-        (FloorsConfig(microseconds=99), "its µs for an image of 100 is above the limit of 99"),
-        (FloorsConfig(megabytes=1.9), "its size in MB of 2 is above the limit of 1.9"),
+        (
+            RequirementsConfig(microseconds=99),
+            "its µs for an image of 100 is above the maximum of 99",
+        ),
+        (RequirementsConfig(megabytes=1.9), "its size in MB of 2 is above the maximum of 1.9"),
     ],
 )
-def test_a_candidate_below_a_floor_is_refused_for_any_reason(
-    floors: FloorsConfig, said: str
+def test_a_candidate_that_misses_a_requirement_is_refused_for_any_reason(
+    requirements: RequirementsConfig, said: str
 ) -> None:
-    found = decide(evidence(BETTER, reason="x"), replace(SETTINGS, floors=floors))
+    found = decide(evidence(BETTER, reason="x"), replace(SETTINGS, requirements=requirements))
 
     assert (found.promoted, found.reason) == (False, said)
 
 
-def test_a_floor_holds_what_just_reaches_it_and_several_are_all_named() -> None:
-    just = FloorsConfig(0.98, 0.9, 0.01, 100, 2)
-    assert gate.missed_floors(NUMBERS, replace(SETTINGS, floors=just)) == []
+def test_a_requirement_that_is_just_met_holds_and_several_unmet_are_all_named() -> None:
+    just = RequirementsConfig(0.98, 0.9, 0.01, 100, 2)
+    assert gate.unmet_requirements(NUMBERS, replace(SETTINGS, requirements=just)) == []
 
-    two = replace(SETTINGS, floors=FloorsConfig(accuracy=1, megabytes=1))
+    two = replace(SETTINGS, requirements=RequirementsConfig(accuracy=1, megabytes=1))
     assert decide(evidence(), two).reason.count(" and ") == 1
 
 
@@ -159,9 +162,9 @@ def test_without_common_examples_only_a_person_promotes() -> None:
 
 def test_without_a_gate_every_candidate_passes() -> None:
     worse = replace(EVEN, low=-0.5)
-    strict = FloorsConfig(accuracy=1)
+    strict = RequirementsConfig(accuracy=1)
 
-    assert decide(evidence(worse), replace(SETTINGS, gate="none", floors=strict)).promoted
+    assert decide(evidence(worse), replace(SETTINGS, gate="none", requirements=strict)).promoted
 
 
 def promoted_share(

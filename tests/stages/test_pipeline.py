@@ -344,7 +344,7 @@ EVALUATED = {f"evaluate@{name}" for name in NAMES}
         ("params.yaml", {"compare.metric": "f1_macro"}, {"compare"}),
         ("params.yaml", {"promotion.name": "none"}, {"compare"}),
         ("params.yaml", {"promotion.margin": -0.5}, {"compare"}),
-        ("conf/promotion/default.yaml", {"floors.accuracy": 0.9}, {"compare"}),
+        ("conf/promotion/default.yaml", {"requirements.accuracy": 0.9}, {"compare"}),
         ("conf/promotion/none.yaml", {"margin": -1}, set()),
         ("params.yaml", {"data.split_per_seed": True}, TRAINED | EVALUATED),
         ("conf/data/tiny.yaml", {"mirrors": []}, {"split", "compare"}),  # which is the same again

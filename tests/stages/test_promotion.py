@@ -41,7 +41,9 @@ def standing() -> records.Judged:
 @pytest.fixture
 def config(trained_copy: Project, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.chdir(trained_copy.root)
-    return compose.compose("promotion.floors.accuracy=0", "promotion.floors.calibration_error=1")
+    return compose.compose(
+        "promotion.requirements.accuracy=0", "promotion.requirements.calibration_error=1"
+    )
 
 
 def test_the_first_comparison_made_its_best_run_champion(trained: Project) -> None:

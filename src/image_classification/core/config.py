@@ -256,11 +256,11 @@ class CompareConfig:
 
 
 @dataclass
-class FloorsConfig:
-    """Minimum requirements for any candidate, on validation; None: no requirement."""
+class RequirementsConfig:
+    """What any candidate must meet on validation; None: no requirement."""
 
-    accuracy: float | None = None  # 0 to 1, as are the next two
-    worst_class_recall: float | None = None
+    accuracy: float | None = None  # at least; 0 to 1, as are the next two
+    worst_class_recall: float | None = None  # at least
     calibration_error: float | None = None  # at most
     microseconds: float | None = None  # for one image, at most
     megabytes: float | None = None  # of the model's file, at most
@@ -269,10 +269,10 @@ class FloorsConfig:
         for key in ("accuracy", "worst_class_recall", "calibration_error"):
             share = getattr(self, key)
             within = share is None or 0 <= share <= 1
-            _require(within, f"promotion.floors.{key}", "from 0 to 1", self)
+            _require(within, f"promotion.requirements.{key}", "from 0 to 1", self)
         for key in ("microseconds", "megabytes"):
             most = getattr(self, key)
-            _require(most is None or most > 0, f"promotion.floors.{key}", "above 0", self)
+            _require(most is None or most > 0, f"promotion.requirements.{key}", "above 0", self)
 
 
 @dataclass
@@ -283,7 +283,7 @@ class PromotionConfig:
     gate: str  # evidence, none
     margin: float  # in points: the lower bound of the difference must be above it
     cheaper: float  # per cent less time for a prediction, which is a reason to change
-    floors: FloorsConfig = field(default_factory=FloorsConfig)
+    requirements: RequirementsConfig = field(default_factory=RequirementsConfig)
 
     def __post_init__(self) -> None:
         gates = ("evidence", "none")

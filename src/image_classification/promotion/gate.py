@@ -41,12 +41,12 @@ def decide(evidence: Evidence, settings: PromotionConfig) -> Decision:
     """Decide by the rule of `settings.gate`."""
     if settings.gate == "none":
         return Decision(True, "without a gate, the best run by validation is champion")
-    missed = missed_floors(evidence.candidate, settings)
+    unmet = unmet_requirements(evidence.candidate, settings)
     if evidence.champion is None:
-        but = f", though {' and '.join(missed)}" if missed else ""
+        but = f", though {' and '.join(unmet)}" if unmet else ""
         return Decision(True, f"there was no champion{but}")
-    if missed:
-        return Decision(False, " and ".join(missed))
+    if unmet:
+        return Decision(False, " and ".join(unmet))
     grounds = _grounds(evidence, settings)
     paired = evidence.paired
     if paired is None:
@@ -70,23 +70,23 @@ def decide(evidence: Evidence, settings: PromotionConfig) -> Decision:
     return Decision(True, "; ".join(grounds))
 
 
-def missed_floors(candidate: Mapping[str, float], settings: PromotionConfig) -> list[str]:
-    """The minimum requirements that a candidate misses, one sentence each."""
-    floors = settings.floors
-    least = {"accuracy": floors.accuracy, "worst_class_recall": floors.worst_class_recall}
+def unmet_requirements(candidate: Mapping[str, float], settings: PromotionConfig) -> list[str]:
+    """The requirements that a candidate does not meet, one sentence each."""
+    required = settings.requirements
+    least = {"accuracy": required.accuracy, "worst_class_recall": required.worst_class_recall}
     most = {
-        "calibration_error": (floors.calibration_error, 1),
-        "microseconds_batch_1": (floors.microseconds, 1),
-        "model_bytes": (floors.megabytes, 1e6),
+        "calibration_error": (required.calibration_error, 1),
+        "microseconds_batch_1": (required.microseconds, 1),
+        "model_bytes": (required.megabytes, 1e6),
     }
     return [
-        f"its {_name(key)} of {candidate[key]:.4g} is below the floor of {floor:g}"
-        for key, floor in least.items()
-        if floor is not None and candidate[key] < floor
+        f"its {_name(key)} of {candidate[key]:.4g} is below the minimum of {minimum:g}"
+        for key, minimum in least.items()
+        if minimum is not None and candidate[key] < minimum
     ] + [
-        f"its {_name(key)} of {candidate[key] / unit:.4g} is above the limit of {ceiling:g}"
-        for key, (ceiling, unit) in most.items()
-        if ceiling is not None and candidate[key] / unit > ceiling
+        f"its {_name(key)} of {candidate[key] / unit:.4g} is above the maximum of {maximum:g}"
+        for key, (maximum, unit) in most.items()
+        if maximum is not None and candidate[key] / unit > maximum
     ]
 
 

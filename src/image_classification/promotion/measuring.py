@@ -24,8 +24,8 @@ def measure(judged: Judged, path: Path, held: Held) -> Side:
         raise UserError(f"{path} holds other weights than {judged.run}: {hint}")
     model = saved.load(path, sha256(path))
     images = held.examples.images
-    taken, given = tuple(model.input_shape[1:]), model.output_shape[-1]
-    if taken != tuple(images.shape[1:]) or given != len(held.classes):
+    input_shape, class_count = tuple(model.input_shape[1:]), model.output_shape[-1]
+    if input_shape != tuple(images.shape[1:]) or class_count != len(held.classes):
         raise UserError(f"{judged.run} takes other images or classes: {hint}")
     probabilities = predict(model, images)
     costs = {"parameters": model.count_params(), "model_bytes": path.stat().st_size}

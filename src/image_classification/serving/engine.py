@@ -65,20 +65,22 @@ def _load_litert(path: Path) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
-    (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
-    place, kind, result = given["index"], given["dtype"], taken["index"]
+    (input_details,) = interpreter.get_input_details()
+    (output_details,) = interpreter.get_output_details()
+    input_index, kind = input_details["index"], input_details["dtype"]
+    output_index = output_details["index"]
     shape: tuple[int, ...] = ()
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         nonlocal shape
         if images.shape != shape:
             shape = ()  # of a tensor that could not be allocated
-            interpreter.resize_tensor_input(place, images.shape)
+            interpreter.resize_tensor_input(input_index, images.shape)
             interpreter.allocate_tensors()
             shape = images.shape
-        interpreter.set_tensor(place, images.astype(kind, copy=False))
+        interpreter.set_tensor(input_index, images.astype(kind, copy=False))
         interpreter.invoke()
-        found: NDArray[np.float32] = interpreter.get_tensor(result)
+        found: NDArray[np.float32] = interpreter.get_tensor(output_index)
         return found
 
     interpreter.allocate_tensors()

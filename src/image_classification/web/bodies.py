@@ -22,7 +22,6 @@ from image_classification.web.refused import RefusedError
 JSON = "application/json"
 RAW = "application/octet-stream"
 FILES = tuple(f"image/{name}" for name in ("png", "jpeg", "bmp", "gif", "tiff", "webp"))
-TAKEN = f"{', '.join(FILES)}, {RAW} or {JSON}"
 MLFLOW = ("inputs", "instances", "dataframe_split", "dataframe_records")
 FRACTIONS = (
     "the pixels are fractions from 0 to 1, and this model takes whole numbers from 0 to 255: "
@@ -32,15 +31,15 @@ FRACTIONS = (
 Images = NDArray[np.uint8]
 
 
-def require_kind(kind: str, taken: tuple[str, ...]) -> None:
+def require_kind(kind: str, accepted: tuple[str, ...]) -> None:
     """Check that a body of this kind can be read at all.
 
     Raises:
         RefusedError: 415.
     """
-    if kind not in taken:
+    if kind not in accepted:
         said = f"Content-Type {kind!r:.80}" if kind else "no Content-Type"
-        raise RefusedError(415, f"{said}: give one of {', '.join(taken)}")
+        raise RefusedError(415, f"{said}: give one of {', '.join(accepted)}")
 
 
 def read(kind: str, body: bytes, artifact: Artifact) -> Images:
