@@ -21,7 +21,7 @@ from PIL import Image
 
 from image_classification.core import paths
 from image_classification.formats import bulk_decode
-from image_classification.formats.records import Record
+from image_classification.formats.records import ImageRecord
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64
@@ -102,7 +102,7 @@ def print_speed(project: Path, models: list[str], count: int) -> None:
 def print_decoding(images: Path, scratch: Path) -> None:
     """Compare decoding into the array with Pillow alone in as many processes, in turn."""
     files = sorted(images.rglob("*.png"))[:DECODED]
-    records = [Record(path.name, "0", path, None) for path in files]
+    records = [ImageRecord(path.name, "0", path, None) for path in files]
     ours, pillow = [], []
     for _ in range(ROUNDS):
         start = time.perf_counter()

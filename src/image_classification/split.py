@@ -22,7 +22,7 @@ from image_classification.formats.decode import GREY_MODES, Found
 from image_classification.formats.idx import read_idx
 from image_classification.formats.kinds import READERS
 from image_classification.formats.listing import require_listed
-from image_classification.formats.records import Problem, Reading, Record
+from image_classification.formats.records import ImageRecord, Problem, Reading
 
 LARGEST_SIDE = 64  # pixels, of images whose shape no setting gives
 ROWS = 4096  # that are copied at once
@@ -118,7 +118,7 @@ def _own(data: DataConfig) -> None:
         print(line, file=sys.stderr)
 
 
-def _inspected(reading: Reading) -> tuple[list[Record], list[Found], list[Problem]]:
+def _inspected(reading: Reading) -> tuple[list[ImageRecord], list[Found], list[Problem]]:
     """The images that have a header, what it says, and the problems so far."""
     problems = list(reading.problems)
     records, found = [], []
@@ -132,7 +132,7 @@ def _inspected(reading: Reading) -> tuple[list[Record], list[Found], list[Proble
     return records, found, problems
 
 
-def _inventory(records: list[Record], found: list[Found], decoded: Decoded) -> Inventory:
+def _inventory(records: list[ImageRecord], found: list[Found], decoded: Decoded) -> Inventory:
     return Inventory(
         names=[record.name for record in records],
         labels=[record.label for record in records],

@@ -61,7 +61,7 @@ def test_the_gpus_of_the_machine_are_those_that_linux_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpus, "DEVICES", tmp_path)
-    monkeypatch.setattr(gpus, "_place", None)
+    monkeypatch.setattr(gpus, "_slot", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is taken back afterwards
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     for name in ("nvidia0", "nvidia1", "nvidiactl"):

@@ -27,7 +27,7 @@ from image_classification.serving import artifact
 from image_classification.serving.artifact import Artifact
 from image_classification.serving.engine import BATCH, Engine
 
-FOUND = 3  # the exit code where drift was found
+EXIT_DRIFT = 3  # drift was found
 MOST = 10_000  # validation images, evenly spaced
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         found = drift(compose(*settings).data, given.hours)
         as_json = json.dumps(drift_report.as_json(found), indent=2)
         print(as_json if given.format == "json" else drift_report.as_text(found))
-        sys.exit(FOUND if found.drift else 0)
+        sys.exit(EXIT_DRIFT if found.drift else 0)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from image_classification.promotion.evidence import Held, Side
 from image_classification.promotion.records import Judged
 from image_classification.tracking import mlflow_promotions
 
-REFUSED = 3  # exit code: the gate refused it
+EXIT_REFUSED = 3  # the gate refused it
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
@@ -48,7 +48,7 @@ def promote(config: Config, named: str | None, reason: str | None, dry_run: bool
         dry_run: decide only; record nothing, and leave MLflow as it is.
 
     Returns:
-        The exit code: 0; REFUSED; or that of outbox.upload, if MLflow could not be updated.
+        The exit code: 0; EXIT_REFUSED; or that of outbox.upload, if MLflow could not be updated.
 
     Raises:
         UserError: there is no such run, or a file is missing or damaged.
@@ -68,7 +68,7 @@ def promote(config: Config, named: str | None, reason: str | None, dry_run: bool
     outcome = decisions.decide(question, config, measure, dry_run)
     print(f"{'dry run: ' if dry_run else ''}{words.outcome(outcome, candidate.run)}")
     told = 0 if dry_run else _tell(name)
-    return REFUSED if _is_refused(outcome) else told
+    return EXIT_REFUSED if _is_refused(outcome) else told
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 DEVICES = Path("/dev")
-_place: FileLock | None = None  # held until this process ends
+_slot: FileLock | None = None  # held until this process ends
 
 
 def take_gpu(folder: Path) -> None:
@@ -19,15 +19,15 @@ def take_gpu(folder: Path) -> None:
     Args:
         folder: of the sweep, for the locks that assign its processes to GPUs.
     """
-    global _place
+    global _slot
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = [str(number) for number, _ in enumerate(DEVICES.glob("nvidia[0-9]*"))]
     gpus = gpus if named is None else named.split(",")
     if len(gpus) < 2:  # as after the first job of this process
         return
     for number in itertools.count():
-        with suppress(Timeout):  # another process has this place
-            _place = FileLock(folder / f"place-{number}")
-            _place.acquire(blocking=False)
+        with suppress(Timeout):  # another process has this slot
+            _slot = FileLock(folder / f"slot-{number}")
+            _slot.acquire(blocking=False)
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
             return

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from image_classification.core.errors import UserError
 from image_classification.core.signals import end_with_parent
 from image_classification.formats.decode import DecodeError, Found, decode, inspect
-from image_classification.formats.records import Record
+from image_classification.formats.records import ImageRecord
 
 CHUNK = 64  # images that a process is given at once
 EDGE = 0.37  # levels of grey; a smaller difference of two means may come from rounding
@@ -43,12 +43,12 @@ class Decoded:
     causes: dict[int, str]
 
 
-def inspect_all(records: Sequence[Record]) -> list[Found | str]:
+def inspect_all(records: Sequence[ImageRecord]) -> list[Found | str]:
     """What each image is, or why it is not one."""
     return list(_mapped(_inspect_chunk, records, "reading headers"))
 
 
-def decode_all(records: Sequence[Record], shape: Shape, resize: str, target: Path) -> Decoded:
+def decode_all(records: Sequence[ImageRecord], shape: Shape, resize: str, target: Path) -> Decoded:
     """Decode images into a `.npy` file, uint8 (n, height, width, channels); bad ones are black."""
     array = np.lib.format.open_memmap(target, "w+", np.uint8, (len(records), *shape))
     del array
@@ -62,7 +62,7 @@ def decode_all(records: Sequence[Record], shape: Shape, resize: str, target: Pat
 
 
 def _mapped(
-    function: Callable[[Any], list[Any]], records: Sequence[Record], title: str
+    function: Callable[[Any], list[Any]], records: Sequence[ImageRecord], title: str
 ) -> Iterator[Any]:
     numbered = list(enumerate(records))
     chunks = [numbered[start : start + CHUNK] for start in range(0, len(numbered), CHUNK)]
@@ -98,7 +98,7 @@ def _begin() -> None:
     end_with_parent()
 
 
-def _inspect_chunk(chunk: Sequence[tuple[int, Record]]) -> list[Found | str]:
+def _inspect_chunk(chunk: Sequence[tuple[int, ImageRecord]]) -> list[Found | str]:
     results: list[Found | str] = []
     for _, record in chunk:
         try:
@@ -109,7 +109,7 @@ def _inspect_chunk(chunk: Sequence[tuple[int, Record]]) -> list[Found | str]:
 
 
 def _decode_chunk(
-    chunk: Sequence[tuple[int, Record]], shape: Shape, resize: str, target: Path
+    chunk: Sequence[tuple[int, ImageRecord]], shape: Shape, resize: str, target: Path
 ) -> list[tuple[bytes | str, int]]:
     images = np.zeros((len(chunk), *shape), np.uint8)
     found: list[bytes | str] = []

@@ -7,7 +7,7 @@ import numpy as np
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
 from image_classification.formats.npz import class_name
-from image_classification.formats.records import Reading, Record
+from image_classification.formats.records import ImageRecord, Reading
 
 PIXELS = 3 * 32 * 32
 FORMS = (  # glob of the training files, test file, bytes of labels, file of the names
@@ -30,7 +30,7 @@ def read(data: DataConfig) -> Reading:
     pattern, test, labels, names = forms[0]
     batches = sorted(folder.glob(pattern))
     classes = _names(folder / names)
-    records: list[Record] = []
+    records: list[ImageRecord] = []
     files = [(path, "train") for path in batches]
     for path, part in [*files, *([(folder / test, "test")] if (folder / test).is_file() else [])]:
         raw = np.fromfile(path, np.uint8)
@@ -41,7 +41,7 @@ def read(data: DataConfig) -> Reading:
         for index, (label, image) in enumerate(zip(rows[:, labels - 1], images, strict=True)):
             known = not data.classes and label < len(classes)
             name = classes[label] if known else class_name(int(label), data)
-            records.append(Record(f"{path.name}[{index}]", name, image, part))
+            records.append(ImageRecord(f"{path.name}[{index}]", name, image, part))
     return Reading(records)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from image_classification.core.config import DataConfig
 from image_classification.formats.decode import SUFFIXES
 from image_classification.formats.listing import visible_files
-from image_classification.formats.records import Problem, Reading, Record, part_named
+from image_classification.formats.records import ImageRecord, Problem, Reading, part_named
 
 
 def read(data: DataConfig) -> Reading:
@@ -30,7 +30,7 @@ def read(data: DataConfig) -> Reading:
             problems.append(Problem(str(file), "is not in a class folder"))
         else:
             part = parts[file.parts[0]] if has_parts else None
-            records.append(Record(str(file), file.parts[depth], root / file, part))
+            records.append(ImageRecord(str(file), file.parts[depth], root / file, part))
     return Reading(records, [*problems, *_alike([r.label or "" for r in records])], dict(ignored))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
-from image_classification.formats.records import PARTS, Reading, Record
+from image_classification.formats.records import PARTS, ImageRecord, Reading
 
 ERRORS = (OSError, ValueError, KeyError, EOFError, SyntaxError, TypeError, zipfile.BadZipFile)
 
@@ -25,7 +25,7 @@ def read(data: DataConfig) -> Reading:
     path = Path(data.path)
     if not path.is_file():
         raise UserError(f"data.path: {path} is not a file: set it to the .npz")
-    records: list[Record] = []
+    records: list[ImageRecord] = []
     try:
         with np.load(path, allow_pickle=False) as archive:
             for part, prefix in _prefixes(archive.files):
@@ -54,7 +54,7 @@ def _prefixes(names: list[str]) -> list[tuple[str | None, str]]:
 
 def _records(
     file: str, part: str | None, images: NDArray[Any], labels: NDArray[Any], data: DataConfig
-) -> list[Record]:
+) -> list[ImageRecord]:
     labels = labels.reshape(-1) if labels.shape[1:] in ((), (1,)) else labels
     if labels.ndim != 1 or len(labels) != len(images):
         raise ValueError(f"labels {labels.shape} do not fit images {images.shape}")
@@ -62,7 +62,7 @@ def _records(
         raise ValueError(f"labels must be whole numbers or texts, are {labels.dtype}")
     prefix = f"{part}_images" if part else "images"
     return [
-        Record(f"{file}:{prefix}[{index}]", class_name(label, data), image, part)
+        ImageRecord(f"{file}:{prefix}[{index}]", class_name(label, data), image, part)
         for index, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
-from image_classification.formats.records import Problem, Reading, Record, part_named
+from image_classification.formats.records import ImageRecord, Problem, Reading, part_named
 
 FEWEST_COLUMNS = 16  # of pixels; a manifest has a handful
 ROWS = 10_000  # read at once
@@ -36,7 +36,7 @@ def read(tables: Sequence[Path], data: DataConfig) -> Reading:
     Raises:
         UserError: the columns do not form an image.
     """
-    records: list[Record] = []
+    records: list[ImageRecord] = []
     problems: list[Problem] = []
     to_predict = 0
     for table in tables:
@@ -78,17 +78,17 @@ def _shape(table: Path, columns: int, data: DataConfig) -> tuple[tuple[int, ...]
     )
 
 
-def stream(table: Path, data: DataConfig) -> Iterator[Record | Problem]:
+def stream(table: Path, data: DataConfig) -> Iterator[ImageRecord | Problem]:
     """The images of a table one after another, with some rows in memory; labels do not count.
 
     Raises:
         UserError: the columns make no image.
     """
     shape, labelled = _shape(table, len(_first_line(table)), data)
-    place = None if labelled else 0
+    part_or_offset = None if labelled else 0
     done = 0
     try:
-        for found, bad in _parts(table, False, shape, place, data):
+        for found, bad in _parts(table, False, shape, part_or_offset, data):
             yield from found
             yield from bad
             done += 1
@@ -96,30 +96,30 @@ def stream(table: Path, data: DataConfig) -> Iterator[Record | Problem]:
     except (ValueError, TypeError, OverflowError):  # a value is no whole number
         pass
     try:
-        for found, bad in islice(_parts(table, True, shape, place, data), done, None):
+        for found, bad in islice(_parts(table, True, shape, part_or_offset, data), done, None):
             yield from found
             yield from bad
     except ValueError as error:
-        raise _misshapen(table, shape, place, error) from error
+        raise _misshapen(table, shape, part_or_offset, error) from error
 
 
 def _read(
-    table: Path, shape: tuple[int, ...], place: str | int | None, data: DataConfig
-) -> tuple[list[Record], list[Problem]]:
+    table: Path, shape: tuple[int, ...], part_or_offset: str | int | None, data: DataConfig
+) -> tuple[list[ImageRecord], list[Problem]]:
     try:
-        return _images(table, False, shape, place, data)
+        return _images(table, False, shape, part_or_offset, data)
     except (ValueError, TypeError, OverflowError):  # a value is no whole number
         pass
     try:
-        return _images(table, True, shape, place, data)
+        return _images(table, True, shape, part_or_offset, data)
     except ValueError as error:
-        raise _misshapen(table, shape, place, error) from error
+        raise _misshapen(table, shape, part_or_offset, error) from error
 
 
 def _misshapen(
-    table: Path, shape: tuple[int, ...], place: str | int | None, error: ValueError
+    table: Path, shape: tuple[int, ...], part_or_offset: str | int | None, error: ValueError
 ) -> UserError:
-    columns = math.prod(shape) + (not isinstance(place, int))
+    columns = math.prod(shape) + (not isinstance(part_or_offset, int))
     cause = " ".join(str(error).split())[:200]
     return UserError(f"{table} can't be read as {columns} columns: {cause}: fix it")
 
@@ -128,24 +128,24 @@ def _images(
     table: Path,
     as_text: bool,
     shape: tuple[int, ...],
-    place: str | int | None,
+    part_or_offset: str | int | None,
     data: DataConfig,
-) -> tuple[list[Record], list[Problem]]:
+) -> tuple[list[ImageRecord], list[Problem]]:
     """The images of a table: read as text, a wrong value is reported; read as numbers, it raises.
 
     Args:
         table: the file.
         as_text: how to read it.
         shape: of an image.
-        place: the part of a table with labels, or how many images to predict come before those of a
-            table without; these are named by their numbers, as Kaggle counts them.
+        part_or_offset: the part of a table with labels, or how many images to predict come before
+            those of a table without; these are named by their numbers, as Kaggle counts them.
         data: see `read`.
 
     Raises:
         ValueError, TypeError, OverflowError: the table does not have this form.
     """
-    records, problems = list[Record](), list[Problem]()
-    for found, bad in _parts(table, as_text, shape, place, data):
+    records, problems = list[ImageRecord](), list[Problem]()
+    for found, bad in _parts(table, as_text, shape, part_or_offset, data):
         records += found
         problems += bad
     return records, problems
@@ -155,14 +155,14 @@ def _parts(
     table: Path,
     as_text: bool,
     shape: tuple[int, ...],
-    place: str | int | None,
+    part_or_offset: str | int | None,
     data: DataConfig,
-) -> Iterator[tuple[list[Record], list[Problem]]]:
+) -> Iterator[tuple[list[ImageRecord], list[Problem]]]:
     """The images of some rows at a time; see `_images`."""
-    labelled = not isinstance(place, int)
+    labelled = not isinstance(part_or_offset, int)
     first = 1
     for line, frame in _frames(table, as_text, labelled):
-        records, problems = list[Record](), list[Problem]()
+        records, problems = list[ImageRecord](), list[Problem]()
         pixels = frame.iloc[:, int(labelled) :]
         array = pixels.apply(pd.to_numeric, errors="coerce").to_numpy(float)
         good = (array >= 0) & (array <= 255) & (array == np.floor(array))
@@ -180,10 +180,10 @@ def _parts(
             if label == "":
                 problems.append(Problem(name, "has no label"))
                 continue
-            if isinstance(place, int):
-                name = f"{place + first + row}"
-            part = place if isinstance(place, str) else None
-            records.append(Record(name, label, image.reshape(shape), part))
+            if isinstance(part_or_offset, int):
+                name = f"{part_or_offset + first + row}"
+            part = part_or_offset if isinstance(part_or_offset, str) else None
+            records.append(ImageRecord(name, label, image.reshape(shape), part))
         first += len(frame)
         yield records, problems
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
-from image_classification.formats.records import Problem, Reading, Record, part_named
+from image_classification.formats.records import ImageRecord, Problem, Reading, part_named
 
 CLASS = "Images"  # in the file
 
@@ -44,12 +44,12 @@ def read(data: DataConfig) -> Reading:
         raise UserError(f"{where}: {type(error).__name__}: {cause}: fix it") from error
     found = [_record(index, row, file.parent) for index, row in enumerate(rows)]
     return Reading(
-        [each for each in found if isinstance(each, Record)],
+        [each for each in found if isinstance(each, ImageRecord)],
         [each for each in found if isinstance(each, Problem)],
     )
 
 
-def _record(index: int, row: Any, folder: Path) -> Record | Problem:
+def _record(index: int, row: Any, folder: Path) -> ImageRecord | Problem:
     place = f"image {index}"
     if not isinstance(row, tuple) or not 2 <= len(row) <= 4:
         return Problem(place, "must be a tuple (image, label), optionally with part and group")
@@ -68,4 +68,4 @@ def _record(index: int, row: Any, folder: Path) -> Record | Problem:
         return Problem(place, f"unknown part {part!r:.50}")
     if label is None or str(label) == "":
         return Problem(place, "has no label")
-    return Record(place, str(label), source, known, None if group is None else str(group))
+    return ImageRecord(place, str(label), source, known, None if group is None else str(group))

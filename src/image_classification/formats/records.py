@@ -15,7 +15,7 @@ PARTS = {  # the names in use for the parts of a data set, in lower case
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageRecord:
     """One image.
 
     name: unique in its data set, as people see it: the file below `data.path`, or a place in it.
@@ -46,7 +46,7 @@ class Reading:
     ignored: by suffix, the number of files whose suffix is not an image's.
     """
 
-    records: Sequence[Record]
+    records: Sequence[ImageRecord]
     problems: Sequence[Problem] = ()
     ignored: dict[str, int] | None = None
 

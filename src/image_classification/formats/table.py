@@ -9,7 +9,7 @@ from typing import Any
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
 from image_classification.formats import pixel_table
-from image_classification.formats.records import Problem, Reading, Record, part_named
+from image_classification.formats.records import ImageRecord, Problem, Reading, part_named
 
 FILE_COLUMNS = ("file_name", "path", "image")
 SUFFIXES = (".csv", ".jsonl")
@@ -46,7 +46,7 @@ def is_manifest(table: Path) -> bool:
     return table.suffix.lower() in SUFFIXES and not pixel_table.is_pixel_table(table)
 
 
-def named_files(table: Path) -> Iterator[Record | Problem]:
+def named_files(table: Path) -> Iterator[ImageRecord | Problem]:
     """The image files that a manifest names, one after another; labels do not count.
 
     Raises:
@@ -55,7 +55,7 @@ def named_files(table: Path) -> Iterator[Record | Problem]:
     for line, row in _rows(table, labelled=False):
         named = [row[column] for column in FILE_COLUMNS if row.get(column)]
         if len(named) == 1:
-            yield Record(str(named[0]), None, table.parent / str(named[0]))
+            yield ImageRecord(str(named[0]), None, table.parent / str(named[0]))
         else:
             place = f"{table.name}, line {line}"
             yield Problem(place, f"names no file under {' or '.join(FILE_COLUMNS)}")
@@ -76,7 +76,7 @@ def _tables(path: Path, name: str | None) -> list[Path]:
 
 def _manifest(table: Path) -> Reading:
     folder = table.parent.resolve()
-    records: list[Record] = []
+    records: list[ImageRecord] = []
     problems: list[Problem] = []
     seen: set[str] = set()
     for line, row in _rows(table):
@@ -104,7 +104,7 @@ def _manifest(table: Path) -> Reading:
             else:
                 group = row.get("group")
                 group = None if group in (None, "") else str(group)
-                records.append(Record(name, str(label), folder / name, part, group))
+                records.append(ImageRecord(name, str(label), folder / name, part, group))
             seen.add(name)
     return Reading(records, problems)
 

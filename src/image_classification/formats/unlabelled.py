@@ -14,12 +14,12 @@ from image_classification.formats.decode import SUFFIXES
 from image_classification.formats.idx import is_idx, stream_idx
 from image_classification.formats.listing import visible_files
 from image_classification.formats.npz import ERRORS
-from image_classification.formats.records import Problem, Record
+from image_classification.formats.records import ImageRecord, Problem
 
 ARRAYS = (".npy", ".npz")
 
 
-def images(path: Path, shape: Sequence[int]) -> Iterator[Record | Problem]:
+def images(path: Path, shape: Sequence[int]) -> Iterator[ImageRecord | Problem]:
     """The images that a path leads to, and what of it can't be used.
 
     Args:
@@ -43,22 +43,22 @@ def images(path: Path, shape: Sequence[int]) -> Iterator[Record | Problem]:
         yield from _in_arrays(path)
     elif is_idx(path):
         for index, image in enumerate(stream_idx(path)):
-            yield Record(f"{path}[{index}]", None, image)
+            yield ImageRecord(f"{path}[{index}]", None, image)
     else:
-        yield Record(str(path), None, path)
+        yield ImageRecord(str(path), None, path)
 
 
-def _in_folder(folder: Path) -> Iterator[Record | Problem]:
+def _in_folder(folder: Path) -> Iterator[ImageRecord | Problem]:
     found = False
     for path in visible_files(folder):
         if path.suffix.lower() in SUFFIXES:
             found = True
-            yield Record(str(path), None, path)
+            yield ImageRecord(str(path), None, path)
     if not found:
         yield Problem(str(folder), f"holds no image ({', '.join(SUFFIXES)})")
 
 
-def _in_arrays(path: Path) -> Iterator[Record | Problem]:
+def _in_arrays(path: Path) -> Iterator[ImageRecord | Problem]:
     """The images of an array, (n, height, width[, channels]); of an archive, all such arrays."""
     try:
         if path.suffix.lower() == ".npy":
@@ -75,9 +75,9 @@ def _in_arrays(path: Path) -> Iterator[Record | Problem]:
         raise UserError(f"{path} can't be read: {cause}: fix it") from error
 
 
-def _of_array(name: str, array: NDArray[Any]) -> Iterator[Record | Problem]:
+def _of_array(name: str, array: NDArray[Any]) -> Iterator[ImageRecord | Problem]:
     if array.ndim not in (3, 4):
         yield Problem(name, f"an array of shape {array.shape} holds no images")
         return
     for index, image in enumerate(array):
-        yield Record(f"{name}[{index}]", None, np.asarray(image))
+        yield ImageRecord(f"{name}[{index}]", None, np.asarray(image))

@@ -65,24 +65,24 @@ def open_study(search: SearchConfig, shared: Mapping[str, Any], seed: int) -> op
     return study
 
 
-def load(place: str, name: str) -> optuna.Study:
+def load(address: str, name: str) -> optuna.Study:
     """Load an existing study.
 
     Raises:
         KeyError: it does not exist.
         UserError: the storage can't be used.
     """
-    with _storage(place) as storage:
+    with _storage(address) as storage:
         return optuna.load_study(storage=storage, study_name=name)
 
 
 @contextmanager
-def _storage(place: str) -> Iterator[BaseStorage]:
+def _storage(address: str) -> Iterator[BaseStorage]:
     try:
-        if "://" in place:
-            yield RDBStorage(place)
+        if "://" in address:
+            yield RDBStorage(address)
             return
-        path = paths.home() / place
+        path = paths.home() / address
         path.parent.mkdir(parents=True, exist_ok=True)
         # Opening a file is atomic on every file system that a cluster shares; links are not.
         lock = JournalFileOpenLock(str(path))
@@ -91,7 +91,7 @@ def _storage(place: str) -> Iterator[BaseStorage]:
         *(OSError, ImportError, ValueError),  # ValueError: a damaged journal
         *(SQLAlchemyError, optuna.exceptions.StorageInternalError),
     ) as error:
-        shown = without_login(place)
+        shown = without_login(address)
         raise UserError(f"search.storage: {shown} can't be used: {error}") from error
 
 

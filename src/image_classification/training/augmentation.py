@@ -50,23 +50,23 @@ class RandomWarp(keras.layers.Layer):
         """From and to float32 (n, height, width, channels); Keras calls this."""
         count, height, width, channels = ops.shape(images)
         size = ops.cast(ops.stack([height, width]), "float32")
-        places = self._places(count, height, width)
-        places = ops.clip(places, 0.0, size - 1)
-        low = ops.floor(places)
+        coordinates = self._source_coordinates(count, height, width)
+        coordinates = ops.clip(coordinates, 0.0, size - 1)
+        low = ops.floor(coordinates)
         pixels = ops.reshape(images, [-1, channels])
         firsts = ops.reshape(ops.arange(count) * (height * width), [-1, 1, 1])  # of the images
 
         def corner(down: float, right: float) -> Any:
             offset = ops.convert_to_tensor([down, right])
-            places_there = ops.cast(ops.minimum(ops.add(low, offset), size - 1), "int32")
-            numbers = places_there[..., 0] * width + places_there[..., 1]
+            corner_coordinates = ops.cast(ops.minimum(ops.add(low, offset), size - 1), "int32")
+            numbers = corner_coordinates[..., 0] * width + corner_coordinates[..., 1]
             found = ops.take(pixels, firsts + numbers, axis=0)
-            near = ops.abs(1 - offset - (places - low))
+            near = ops.abs(1 - offset - (coordinates - low))
             return near[..., :1] * near[..., 1:] * found
 
         return corner(0.0, 0.0) + corner(0.0, 1.0) + corner(1.0, 0.0) + corner(1.0, 1.0)
 
-    def _places(self, count: Any, height: Any, width: Any) -> Any:
+    def _source_coordinates(self, count: Any, height: Any, width: Any) -> Any:
         """Where each pixel comes from: rows and columns, (n, height, width, 2)."""
         size = ops.cast(ops.stack([height, width]), "float32")
         drawn = keras.random.uniform((count, 4, 1, 1), -1, 1, seed=self.generators[0])
@@ -81,12 +81,12 @@ class RandomWarp(keras.layers.Layer):
             [cosine * rows - sine * columns, sine * rows + cosine * columns], axis=-1
         )
         shift = ops.reshape(drawn[:, 2:], [-1, 1, 1, 2]) * self.config.shift * size
-        places = turned * (1 + drawn[:, 1:2] * self.config.zoom) + (size - 1) / 2 + shift
+        coordinates = turned * (1 + drawn[:, 1:2] * self.config.zoom) + (size - 1) / 2 + shift
         if self.config.elastic:
             moved = keras.random.normal((count, GRID, GRID, 2), seed=self.generators[1])
             moved = ops.image.resize(moved, (height, width), "bicubic")
-            places += moved * self.config.elastic * size
-        return places
+            coordinates += moved * self.config.elastic * size
+        return coordinates
 
 
 class RandomNoise(keras.layers.Layer):
