@@ -43,7 +43,7 @@ from image_classification.core.errors import UserError, explain
 from image_classification.data import arrays, fingerprint
 from image_classification.data.arrays import Examples
 from image_classification.formats import idx
-from image_classification.models import build, limits
+from image_classification.models import build, safety
 from image_classification.models import saved as saved_models
 from image_classification.sources import mirrors
 from image_classification.tracking import event_log
@@ -1001,7 +1001,7 @@ def test_layers(compose: Compose) -> None:
         if isinstance(model, UserError):
             assert "conf/model/nn.yaml" in str(model)
         else:
-            assert model.count_params() <= limits.LARGEST
+            assert model.count_params() <= safety.LARGEST
 
     names = st.text(max_size=5)
     torture("layers", st.dictionaries(names, layer, min_size=1, max_size=2), check)

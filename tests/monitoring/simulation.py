@@ -98,19 +98,21 @@ def windows(pool: Statistics, count: int, seed: int, size: int = WINDOW) -> list
     return [Statistics(pool.values[chosen], pool.classes[chosen]) for chosen in rows]
 
 
-def alarms(usual: Statistics, pool: Statistics, count: int, seed: int, size: int = WINDOW) -> int:
+def alarms(
+    reference: Statistics, pool: Statistics, count: int, seed: int, size: int = WINDOW
+) -> int:
     """In how many windows, drawn from a pool, something has moved."""
-    judged = (shifts.compare(usual, window) for window in windows(pool, count, seed, size))
+    judged = (shifts.compare(reference, window) for window in windows(pool, count, seed, size))
     return sum(any(shift.moved for shift in found) for found in judged)
 
 
 def found(
-    usual: Statistics, images: Images, labels: NDArray[np.integer], model: Model, count: int
+    reference: Statistics, images: Images, labels: NDArray[np.integer], model: Model, count: int
 ) -> dict[str, int]:
     """In how many windows of each shifted stream something has moved."""
     streams = {name: change(images) for name, change in STREAMS.items()}
     streams |= {name: images[np.isin(labels, digits)] for name, digits in MIXES.items()}
     return {
-        name: alarms(usual, describe(stream, model(stream)), count, seed=0)
+        name: alarms(reference, describe(stream, model(stream)), count, seed=0)
         for name, stream in streams.items()
     }

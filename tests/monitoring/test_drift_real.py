@@ -45,12 +45,12 @@ def simulate(split: arrays.Split, file: Path) -> tuple[list[int], dict[str, int]
     def probabilities(images: Any) -> Any:
         return predict(model, np.asarray(images))
 
-    usual = describe(split.validation.images, probabilities(split.validation.images))
+    reference = describe(split.validation.images, probabilities(split.validation.images))
     images, labels = split.test
     pool = describe(images, probabilities(images))
     gc.freeze()  # statsmodels collects garbage at each call
-    clean = [alarms(usual, pool, 300, seed) for seed in range(SEEDS)]
-    large = [alarms(usual, pool, 300, seed, 10 * WINDOW) for seed in range(2)]
-    shifted = found(usual, np.asarray(images), labels, probabilities, 100)
+    clean = [alarms(reference, pool, 300, seed) for seed in range(SEEDS)]
+    large = [alarms(reference, pool, 300, seed, 10 * WINDOW) for seed in range(2)]
+    shifted = found(reference, np.asarray(images), labels, probabilities, 100)
     gc.unfreeze()
     return clean, shifted, large

@@ -42,9 +42,9 @@ def test_it_names_what_moved_in_which_direction_and_what_did_not() -> None:
 
 
 def test_a_class_is_named_with_its_shares() -> None:
-    usual = statistics(300, 1)
+    reference = statistics(300, 1)
 
-    text = as_text(report(Statistics(usual.values, np.ones(300, np.int32))))
+    text = as_text(report(Statistics(reference.values, np.ones(300, np.int32))))
 
     lines = ("dog, more often: 100.0%", "cat, less often: 0.0%")  # both moved as far
     assert any(f"  predictions: above all {line} of the images, in" in text for line in lines)
@@ -83,7 +83,7 @@ def test_json_holds_the_same_in_numbers() -> None:
     by_name = {shift["name"]: shift for shift in values["shifts"]}
     assert by_name.keys() == {*NAMES, "classes"}
     assert [name for name, shift in by_name.items() if shift["moved"]] == ["brightness"]
-    assert by_name["brightness"]["now"] - by_name["brightness"]["usual"] == pytest.approx(
+    assert by_name["brightness"]["current"] - by_name["brightness"]["reference"] == pytest.approx(
         0.3, abs=0.02
     )
     assert by_name["classes"]["class"] in CLASSES

@@ -29,15 +29,15 @@ def digits() -> Drawn:
     """The statistics of validation images, and of others of the same kind."""
     images, labels = drawn_digits(4500, seed=0)
     model = nearest_mean(images[:1000], labels[:1000])
-    usual, pool = images[1000:3000], images[3000:]
-    return describe(usual, model(usual)), describe(pool, model(pool))
+    reference, pool = images[1000:3000], images[3000:]
+    return describe(reference, model(reference)), describe(pool, model(pool))
 
 
 @pytest.fixture(scope="module")
 def clean(digits: Drawn) -> Judged:
     """300 clean windows."""
-    usual, pool = digits
-    return [shifts.compare(usual, window) for window in windows(pool, 300, seed=0)]
+    reference, pool = digits
+    return [shifts.compare(reference, window) for window in windows(pool, 300, seed=0)]
 
 
 @pytest.mark.slow
@@ -59,44 +59,45 @@ def test_large_clean_windows_raise_no_alarm(digits: Drawn) -> None:
 def test_every_shifted_stream_is_found_with_100_images() -> None:
     images, labels = drawn_digits(5000, seed=1)
     model = nearest_mean(images[:1000], labels[:1000])
-    usual = describe(images[1000:4000], model(images[1000:4000]))
+    reference = describe(images[1000:4000], model(images[1000:4000]))
 
-    counts = found(usual, images[4000:], labels[4000:], model, count=10)
+    counts = found(reference, images[4000:], labels[4000:], model, count=10)
 
     assert counts == dict.fromkeys(counts, 10)
 
 
 def test_a_shift_tells_its_direction_and_size(digits: Drawn) -> None:
-    usual, pool = digits
+    reference, pool = digits
     values = pool.values[:WINDOW].copy()
     values[:, NAMES.index("brightness")] += 1
 
     by_name = {
-        one.name: one for one in shifts.compare(usual, Statistics(values, pool.classes[:WINDOW]))
+        one.name: one
+        for one in shifts.compare(reference, Statistics(values, pool.classes[:WINDOW]))
     }
 
     moved = by_name.pop("brightness")
     assert moved.moved
     assert moved.distance == 1
-    assert moved.now - moved.usual == pytest.approx(1, abs=0.05)
+    assert moved.current - moved.reference == pytest.approx(1, abs=0.05)
     assert not any(one.moved for one in by_name.values())
 
 
 def test_a_change_of_classes_names_the_one_that_changed_most(digits: Drawn) -> None:
-    usual, pool = digits
+    reference, pool = digits
     classes = np.where(np.arange(WINDOW) < 60, 7, pool.classes[:WINDOW]).astype(np.int32)
 
-    *_, last = shifts.compare(usual, Statistics(pool.values[:WINDOW], classes))
+    *_, last = shifts.compare(reference, Statistics(pool.values[:WINDOW], classes))
 
     assert (last.name, last.number, last.moved) == (shifts.CLASSES, 7, True)
-    assert last.now > 0.6 > last.usual
+    assert last.current > 0.6 > last.reference
     assert 0.4 < last.distance < 0.7
 
 
 @pytest.mark.parametrize("probabilities", [[1.0], [0.999, 0.001], [0.5, 0.3, *[0.002] * 100]])
 def test_rare_classes_raise_no_false_alarm(probabilities: list[float]) -> None:
     random = np.random.default_rng(0)
-    usual, *seen = (
+    reference, *seen = (
         random.choice(len(probabilities), size, p=probabilities).astype(np.int32)
         for size in (10_000, *[WINDOW] * 30)
     )
@@ -104,55 +105,55 @@ def test_rare_classes_raise_no_false_alarm(probabilities: list[float]) -> None:
 
     for classes in seen:
         window = Statistics(constant[:WINDOW], classes)
-        assert not any(one.moved for one in shifts.compare(Statistics(constant, usual), window))
+        assert not any(one.moved for one in shifts.compare(Statistics(constant, reference), window))
 
 
 def test_a_class_that_validation_never_has_is_noticed() -> None:
     constant = np.zeros((1000, len(NAMES)), np.float32)
-    usual = Statistics(constant, np.arange(1000, dtype=np.int32) % 3)
+    reference = Statistics(constant, np.arange(1000, dtype=np.int32) % 3)
     new = Statistics(constant[:WINDOW], np.full(WINDOW, 5, np.int32))
 
-    *_, last = shifts.compare(usual, new)
+    *_, last = shifts.compare(reference, new)
 
     assert last.moved
-    assert (last.usual, last.now) == (0, 1) or last.distance == 1
+    assert (last.reference, last.current) == (0, 1) or last.distance == 1
 
 
-@pytest.mark.parametrize(("expected", "usual"), [(10, 10_000), (10, 1000), (1, 10_000)])
+@pytest.mark.parametrize(("expected", "reference"), [(10, 10_000), (10, 1000), (1, 10_000)])
 def test_a_rare_class_raises_no_more_alarms_than_the_level_allows(
-    expected: int, usual: int
+    expected: int, reference: int
 ) -> None:
     """Summed over all that can come in, not simulated; the chi-squared test exceeds it."""
     counts = np.arange(WINDOW + 1)
     share = expected / WINDOW
-    usual_count = round(usual * share)
-    together = usual_count + expected
-    chance = scipy.stats.hypergeom.pmf(counts, usual + WINDOW, together, WINDOW)
+    reference_count = round(reference * share)
+    together = reference_count + expected
+    chance = scipy.stats.hypergeom.pmf(counts, reference + WINDOW, together, WINDOW)
 
     p = np.ones(WINDOW + 1)
     for count in np.flatnonzero(chance > 0):
-        usual_classes = np.repeat([0, 1], [usual - together + count, together - count])
+        reference_classes = np.repeat([0, 1], [reference - together + count, together - count])
         window = np.repeat([0, 1], [WINDOW - count, count])
-        p[count] = of_classes(usual_classes, window)
+        p[count] = of_classes(reference_classes, window)
 
     for level in (0.05, 1e-3, 1e-6):
         assert chance[p < level].sum() <= level
     assert p.min() < 1e-6
 
 
-def of_classes(usual: NDArray[np.integer], window: NDArray[np.integer]) -> float:
+def of_classes(reference: NDArray[np.integer], window: NDArray[np.integer]) -> float:
     """The p-value of the classes alone: all else is equal, and Holm takes it 8-fold."""
-    rows = [np.zeros((len(part), len(NAMES)), np.float32) for part in (usual, window)]
+    rows = [np.zeros((len(part), len(NAMES)), np.float32) for part in (reference, window)]
     statistics = [
         Statistics(row, part.astype(np.int32))
-        for row, part in zip(rows, (usual, window), strict=True)
+        for row, part in zip(rows, (reference, window), strict=True)
     ]
     return shifts.compare(*statistics)[-1].p / (len(NAMES) + 1)
 
 
 @pytest.mark.parametrize("size", [50, 100, 1000])
 def test_the_smallest_distance_is_where_alarms_begin(size: int) -> None:
-    usual = np.tile(np.linspace(0, 1, 10_000, dtype=np.float32)[:, np.newaxis], len(NAMES))
+    reference = np.tile(np.linspace(0, 1, 10_000, dtype=np.float32)[:, np.newaxis], len(NAMES))
     classes = np.zeros(10_000, np.int32)
     limit = shifts.smallest_distance(10_000, size)
 
@@ -161,7 +162,7 @@ def test_the_smallest_distance_is_where_alarms_begin(size: int) -> None:
         values[:] = np.linspace(0, 1, size)[:, np.newaxis]
         values[:, 0] = distance + (1 - distance) * np.linspace(0, 1, size)
         found = shifts.compare(
-            Statistics(usual, classes), Statistics(values, np.zeros(size, np.int32))
+            Statistics(reference, classes), Statistics(values, np.zeros(size, np.int32))
         )
         return any(one.moved for one in found)
 

@@ -61,9 +61,9 @@ def drift(data: DataConfig, hours: float = observations.HOURS) -> Report:
     window = observations.read(data.dataset, hours)
     served = artifact.read(paths.EXPORTED / window.key)
     split = split_for_run(paths.SPLIT, data, seed=int(served.run.rpartition("-")[2]))
-    usual = _of_validation(served, split)
+    reference = _of_validation(served, split)
     model, version = served.run, served.version
-    return drift_report.report(data.dataset, model, version, window, usual, split.classes)
+    return drift_report.report(data.dataset, model, version, window, reference, split.classes)
 
 
 def _of_validation(served: Artifact, split: Split) -> Statistics:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
-from image_classification.formats.records import PARTS, ImageRecord, Reading
+from image_classification.formats.records import PART_ALIASES, ImageRecord, Reading
 
 ERRORS = (OSError, ValueError, KeyError, EOFError, SyntaxError, TypeError, zipfile.BadZipFile)
 
@@ -43,7 +43,7 @@ def _prefixes(names: list[str]) -> list[tuple[str | None, str]]:
         return [(None, "")]
     found: list[tuple[str | None, str]] = [
         (part, f"{word}_")
-        for part, words in PARTS.items()
+        for part, words in PART_ALIASES.items()
         for word in words
         if f"{word}_images" in names
     ]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-PARTS = {  # the names in use for the parts of a data set, in lower case
+PART_ALIASES = {  # the names in use for the parts of a data set, in lower case
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
@@ -53,7 +53,7 @@ class Reading:
 
 def part_named(word: str) -> str | None:
     """The part that a whole word stands for, in any case."""
-    for part, words in PARTS.items():
+    for part, words in PART_ALIASES.items():
         if word.strip().casefold() in words:
             return part
     return None

@@ -11,7 +11,7 @@ from image_classification.core.config import BackboneConfig
 from image_classification.core.errors import UserError
 from image_classification.models import efficientnet_lite, torch_file, weights
 from image_classification.models.graph import connect
-from image_classification.models.limits import one_line
+from image_classification.models.safety import error_text
 
 FEATURES = "features"  # the name of the backbone's pooled output in the inputs of layers
 LITE0 = "EfficientNetLite0"
@@ -89,7 +89,7 @@ def load(backbone: BackboneConfig) -> keras.Model:
         return _with_weights(backbone, path)
     except Exception as error:  # the readers of HDF5 and pickles, and layers, raise anything
         raise UserError(
-            f"backbone.weights: {path} does not fit {backbone.name}: {one_line(error)}"
+            f"backbone.weights: {path} does not fit {backbone.name}: {error_text(error)}"
         ) from error
 
 

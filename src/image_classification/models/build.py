@@ -9,7 +9,7 @@ from image_classification.core.config import BackboneConfig, ModelConfig
 from image_classification.core.errors import UserError
 from image_classification.models import backbones
 from image_classification.models.graph import IMAGE, connect, wiring
-from image_classification.models.limits import allocate, is_safe, one_line
+from image_classification.models.safety import allocate, error_text, is_safe
 
 # Layers that only prepare the image; steps in a lower precision leave these in float32.
 PREPARING = (
@@ -64,7 +64,7 @@ def build(config: ModelConfig, image_shape: Sequence[int], classes: int) -> kera
     try:
         model = allocate(assemble)
     except Exception as error:  # Keras and TensorFlow have no common one for bad arguments
-        raise UserError(f"{place}: {one_line(error)}") from error
+        raise UserError(f"{place}: {error_text(error)}") from error
     if network:
         backbones.copy_weights(network, model)
     if model.output_shape != (None, classes):
@@ -112,5 +112,5 @@ def _layer(config: ModelConfig, name: str) -> keras.Layer:
     try:
         layer = getattr(keras.layers, type_name)(name=name, **arguments)
     except Exception as error:  # Keras and TensorFlow have no common one for bad arguments
-        raise UserError(f"{place}: {one_line(error)}") from error
+        raise UserError(f"{place}: {error_text(error)}") from error
     return layer

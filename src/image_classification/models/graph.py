@@ -6,7 +6,7 @@ import keras
 
 from image_classification.core.config import ModelConfig
 from image_classification.core.errors import UserError
-from image_classification.models.limits import one_line
+from image_classification.models.safety import error_text
 
 IMAGE = "image"  # the name of the scaled image in the inputs of layers
 
@@ -72,5 +72,5 @@ def connect(
         try:
             given[name] = layer(values[0] if len(values) == 1 else values)
         except Exception as error:  # Keras and TensorFlow have no common one for bad inputs
-            raise ValueError(f"layers.{name}: {one_line(error)}") from error
+            raise ValueError(f"layers.{name}: {error_text(error)}") from error
     return list(given.values())[-1]

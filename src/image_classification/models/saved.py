@@ -10,7 +10,7 @@ import keras
 
 from image_classification.core import files
 from image_classification.core.errors import UserError
-from image_classification.models.limits import allocate, is_safe, one_line
+from image_classification.models.safety import allocate, error_text, is_safe
 
 LARGEST_DESCRIPTION = 2**24  # bytes of config.json in a saved model
 # What a saved model may be: layers one after the other, or wired as `inputs` in conf/model/ says.
@@ -50,7 +50,7 @@ def load(path: Path, sha256: str) -> keras.Model:
     except UserError:
         raise
     except Exception as error:  # the readers of archives, JSON, HDF5 and layers raise anything
-        raise UserError(f"{path} can't be read ({one_line(error)}): {hint}") from error
+        raise UserError(f"{path} can't be read ({error_text(error)}): {hint}") from error
     return model
 
 

@@ -39,7 +39,7 @@ class Report:
 
     name, model, version: the data set, the run, and the version of its registered model.
     window: what was seen.
-    usual: how many validation images it was compared with.
+    validation_images: how many it was compared with.
     classes: their names.
     shifts: of all statistics; none where the window was too small to judge.
     """
@@ -48,7 +48,7 @@ class Report:
     model: str
     version: int | None
     window: Window
-    usual: int
+    validation_images: int
     classes: Sequence[str]
     shifts: list[Shift]
 
@@ -63,13 +63,13 @@ def report(
     model: str,
     version: int | None,
     window: Window,
-    usual: Statistics,
+    reference: Statistics,
     classes: Sequence[str],
 ) -> Report:
     """Judge a window against the statistics of the validation images."""
     enough = len(window.statistics.classes) >= FEWEST
-    shifts = compare(usual, window.statistics) if enough else []
-    return Report(name, model, version, window, len(usual.classes), classes, shifts)
+    shifts = compare(reference, window.statistics) if enough else []
+    return Report(name, model, version, window, len(reference.classes), classes, shifts)
 
 
 def as_json(found: Report) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def as_json(found: Report) -> dict[str, Any]:
         "until": _time(found.window.end),
         "seen": found.window.seen,
         "compared": _compared(found),
-        "validation_images": found.usual,
+        "validation_images": found.validation_images,
         "enough": bool(found.shifts),
         "level": LEVEL,
         "drift": found.drift,
@@ -111,7 +111,8 @@ def _head(found: Report) -> str:
     return (
         f"{found.name}: {found.window.seen:,} images classified by {found.model}{version}, "
         f"from {begin} to {end} UTC.\n"
-        f"Compared: {_compared(found):,} of them, with {found.usual:,} validation images."
+        f"Compared: {_compared(found):,} of them, with {found.validation_images:,} validation "
+        "images."
     )
 
 
@@ -119,7 +120,7 @@ def _verdict(found: Report) -> list[str]:
     compared = _compared(found)
     if not found.shifts:
         return [f"Too few to judge: {FEWEST} images are needed, {compared} were seen."]
-    unseen = smallest_distance(found.usual, compared)
+    unseen = smallest_distance(found.validation_images, compared)
     limits = f"With this many images, shifts of a distance below about {unseen:.2f} go unnoticed."
     moved = [shift for shift in found.shifts if shift.moved]
     if not moved:
@@ -140,14 +141,14 @@ def _line(shift: Shift, classes: Sequence[str]) -> str:
     sure = f"distance {shift.distance:.2f}, adjusted {p}"
     if shift.name == CLASSES:
         assert shift.number is not None
-        more = "more often" if shift.now > shift.usual else "less often"
+        more = "more often" if shift.current > shift.reference else "less often"
         name = classes[shift.number]
-        shares = f"{shift.now:.1%} of the images, in validation {shift.usual:.1%}"
+        shares = f"{shift.current:.1%} of the images, in validation {shift.reference:.1%}"
         return f"predictions: above all {name}, {more}: {shares} ({sure})"
     what, less, more = WORDS[shift.name]
-    same = abs(shift.now - shift.usual) < 5e-4
-    direction = "differently spread" if same else more if shift.now > shift.usual else less
-    medians = f"median {shift.now:.3f}, in validation {shift.usual:.3f}"
+    same = abs(shift.current - shift.reference) < 5e-4
+    direction = "differently spread" if same else more if shift.current > shift.reference else less
+    medians = f"median {shift.current:.3f}, in validation {shift.reference:.3f}"
     return f"{what}: {direction}: {medians} ({sure})"
 
 

@@ -18,7 +18,7 @@ LEVEL = 1e-5  # adjusted p-values below it raise an alarm
 FEWEST = 50  # images of a window that is judged at all
 MOST = 1000  # images that are judged: with more, even irrelevant differences are significant
 CLASSES = "classes"
-CONCENTRATIONS = (1, 10, 100)  # how far another mix of classes may be from the usual one
+CONCENTRATIONS = (1, 10, 100)  # how far another mix of classes may be from the reference
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,16 @@ class Shift:
     p: the p-value, adjusted for all tests by Holm's method.
     distance: 0 to 1, the Kolmogorov-Smirnov statistic; for classes the total variation distance of
         their shares.
-    usual, now: the medians of validation and of the window; of classes the shares of `number`.
+    reference, current: the medians of validation and of the window; of classes the shares of
+        `number`.
     number: the class whose share differs most; None for other statistics.
     """
 
     name: str
     p: float
     distance: float
-    usual: float
-    now: float
+    reference: float
+    current: float
     number: int | None = None
 
     @property
@@ -46,11 +47,11 @@ class Shift:
         return self.p < LEVEL
 
 
-def compare(usual: Statistics, window: Statistics) -> list[Shift]:
+def compare(reference: Statistics, window: Statistics) -> list[Shift]:
     """Test each statistic of a window against the validation images.
 
     Args:
-        usual: of the validation images, by the same model.
+        reference: of the validation images, by the same model.
         window: of at least FEWEST images; of more than MOST, so many at random.
 
     Returns:
@@ -60,38 +61,38 @@ def compare(usual: Statistics, window: Statistics) -> list[Shift]:
         rows = np.random.default_rng(0).choice(len(window.classes), MOST, replace=False)
         window = Statistics(window.values[rows], window.classes[rows])
     found = [
-        _of_values(name, usual.values[:, column], window.values[:, column])
+        _of_values(name, reference.values[:, column], window.values[:, column])
         for column, name in enumerate(NAMES)
     ]
-    found.append(_of_classes(usual.classes, window.classes))
+    found.append(_of_classes(reference.classes, window.classes))
     adjusted = holm(np.array([shift.p for shift in found]))
     return [
-        Shift(shift.name, float(p), shift.distance, shift.usual, shift.now, shift.number)
+        Shift(shift.name, float(p), shift.distance, shift.reference, shift.current, shift.number)
         for shift, p in zip(found, adjusted, strict=True)
     ]
 
 
-def smallest_distance(usual: int, window: int) -> float:
+def smallest_distance(reference: int, window: int) -> float:
     """The distance that a window of this many images must reach to be noticed in a statistic."""
     size = min(window, MOST)
-    effective = round(usual * size / (usual + size))
+    effective = round(reference * size / (reference + size))
     return float(scipy.stats.kstwo.isf(LEVEL / (len(NAMES) + 1), effective))
 
 
-def _of_values(name: str, usual: NDArray[np.floating], now: NDArray[np.floating]) -> Shift:
-    test = scipy.stats.ks_2samp(usual, now, method="asymp")
-    medians = float(np.median(usual)), float(np.median(now))
+def _of_values(name: str, reference: NDArray[np.floating], current: NDArray[np.floating]) -> Shift:
+    test = scipy.stats.ks_2samp(reference, current, method="asymp")
+    medians = float(np.median(reference)), float(np.median(current))
     return Shift(name, float(test.pvalue), float(test.statistic), *medians)
 
 
-def _of_classes(usual: NDArray[np.integer], window: NDArray[np.integer]) -> Shift:
-    size = int(max(usual.max(), window.max())) + 1
-    counts = np.stack([np.bincount(part, minlength=size) for part in (usual, window)])
+def _of_classes(reference: NDArray[np.integer], window: NDArray[np.integer]) -> Shift:
+    size = int(max(reference.max(), window.max())) + 1
+    counts = np.stack([np.bincount(part, minlength=size) for part in (reference, window)])
     shares = counts / counts.sum(1, keepdims=True)
     number = int(np.abs(shares[1] - shares[0]).argmax())
     distance = float(np.abs(shares[1] - shares[0]).sum() / 2)
-    before, now = (float(share) for share in shares[:, number])
-    return Shift(CLASSES, _p_of_classes(counts), distance, before, now, number)
+    reference_share, current_share = (float(share) for share in shares[:, number])
+    return Shift(CLASSES, _p_of_classes(counts), distance, reference_share, current_share, number)
 
 
 def _p_of_classes(counts: NDArray[np.integer]) -> float:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from image_classification.core.errors import UserError
 from image_classification.core.files import sha256
-from image_classification.models.limits import one_line
 from image_classification.models.prediction import predict
+from image_classification.models.safety import error_text
 from image_classification.serving.artifact import MODEL_FILE, SAVED_MODEL_FILE, Artifact
 from image_classification.serving.engine import Engine
 
@@ -65,7 +65,7 @@ def convert(model: keras.Model, described: Artifact, images: NDArray[np.uint8]) 
             with _silent():
                 artifact, found = _written(model, replace(described, engine=engine), images, write)
         except Exception as error:  # neither the converters nor the engines have a common one
-            causes.append(f"{engine}: {one_line(error)}")
+            causes.append(f"{engine}: {error_text(error)}")
             continue
         if found.is_small:
             return artifact

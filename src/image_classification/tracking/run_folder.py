@@ -17,9 +17,9 @@ from image_classification.core.locks import locked
 FINISHED = "finished"  # the file that marks a run whose results are there
 
 
-def run_folder(key: str) -> Path:
-    """The folder of the run whose training has this key (see provenance.training_key)."""
-    return paths.home() / paths.CHECKPOINTS / key
+def run_folder(training_key: str) -> Path:
+    """The folder of the run whose training has this key; see `provenance.training_key`."""
+    return paths.home() / paths.CHECKPOINTS / training_key
 
 
 def run_folders() -> Iterator[Path]:
@@ -50,15 +50,15 @@ def is_finished(folder: Path) -> bool:
     return (folder / FINISHED).exists()
 
 
-def discard_finished(key: str | None = None) -> None:
-    """Remove the folders of finished runs, or only the one with this key.
+def discard_finished(training_key: str | None = None) -> None:
+    """Remove the folders of finished runs, or only that of this training key.
 
     For stages that depend on these runs: by the time they start, DVC has stored the results. It
     may not have stored those of other runs, which can be in training at the same time.
     """
     root = paths.home() / paths.CHECKPOINTS
     for marker in root.glob(f"*/{FINISHED}"):
-        if key in (None, marker.parent.name):
+        if training_key in (None, marker.parent.name):
             with suppress(UserError, OSError), locked_folder(marker.parent):
                 discard(marker.parent)
     for left in root.glob("*.discarded-*"):

@@ -1,4 +1,4 @@
-"""What a model may hold: which layers, and how many numbers."""
+"""What a model may safely hold: which layers, and how many numbers."""
 
 import math
 import re
@@ -20,12 +20,12 @@ UNSAFE_LAYERS = (
     "TextVectorization",
 )
 # The modules of Keras whose classes a saved model may name, besides a Sequential of layers.
-PARTS = ("layers", "initializers", "regularizers", "constraints", "dtype_policies")
+KERAS_MODULES = ("layers", "initializers", "regularizers", "constraints", "dtype_policies")
 
 
 def is_safe(module: object, name: object) -> bool:
     """Whether a saved model may hold objects of this class in this module of Keras."""
-    found = getattr(getattr(keras, module), str(name), None) if module in PARTS else None
+    found = getattr(getattr(keras, module), str(name), None) if module in KERAS_MODULES else None
     base = keras.Layer if module == "layers" else object
     return isinstance(found, type) and issubclass(found, base) and name not in UNSAFE_LAYERS
 
@@ -53,7 +53,7 @@ def allocate(make: Callable[[], keras.Model]) -> keras.Model:
     return model
 
 
-def one_line(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The text of an error of Keras, in one line."""
     text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras prints parts in bold
     return " ".join(text.split())[:200] or type(error).__name__
