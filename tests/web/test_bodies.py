@@ -11,7 +11,7 @@ from PIL import Image
 
 from image_classification.serving.artifact import Artifact
 from image_classification.web import bodies, limits
-from image_classification.web.refused import RefusedError
+from image_classification.web.errors import HTTPError
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3, 1)  # two images
 
@@ -29,8 +29,8 @@ def read_json(value: Any) -> Any:
     return bodies.read(bodies.JSON, json.dumps(value).encode(), served())
 
 
-def refused(kind: str, body: bytes) -> RefusedError:
-    with pytest.raises(RefusedError) as caught:
+def refused(kind: str, body: bytes) -> HTTPError:
+    with pytest.raises(HTTPError) as caught:
         bodies.read(kind, body, served())
     assert "\n" not in str(caught.value)
     return caught.value

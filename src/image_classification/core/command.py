@@ -51,7 +51,7 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
         started = True
         folder = Path(HydraConfig.get().runtime.output_dir)
         is_swept = HydraConfig.get().mode is RunMode.MULTIRUN
-        with workers.job(origin, folder):
+        with workers.job(command_process, folder):
             try:
                 # Within Hydra, which would add a line of its own.
                 with kept_errors(folder) if is_swept else one_line_errors():
@@ -76,7 +76,7 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     atexit.register(gc.freeze)  # and would traverse everything once more when Python exits
     with one_line_errors():
         os.chdir(paths.project_root())
-        origin = workers.Origin.here()
+        command_process = workers.CommandProcess.here()
         require_small_files()
         if flags.help:
             print(settings_help.page(stage, compose(*flags.overrides)))

@@ -29,7 +29,7 @@ LOST = (
 
 
 @dataclass(frozen=True)
-class Origin:
+class CommandProcess:
     """The process of the command; it is sent along with the jobs."""
 
     root: Path
@@ -37,28 +37,28 @@ class Origin:
     process: tuple[str, int]  # host and process id
 
     @classmethod
-    def here(cls) -> "Origin":
+    def here(cls) -> "CommandProcess":
         """This process, whose working folder is the project's root."""
         return cls(Path.cwd(), sys.argv[0], _process())
 
 
 @contextmanager
-def job(origin: Origin, folder: Path) -> Iterator[None]:
+def job(command_process: CommandProcess, folder: Path) -> Iterator[None]:
     """What a job of a sweep needs where it runs in a process other than the command's.
 
     Its lines are prefixed with the name of its folder. After a signal no other job begins.
     """
-    if _process() == origin.process:
+    if _process() == command_process.process:
         yield
         return
     end_if_interrupted()
     on_signals()
     end_with_parent()
-    os.chdir(origin.root)
+    os.chdir(command_process.root)
     if HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib":
         gpus.take_gpu(folder.parent / STATES)
-    sys.argv[:1] = [origin.program]  # MLflow's pages show it
-    out, err = Named(folder.name, sys.stdout), Named(folder.name, sys.stderr)
+    sys.argv[:1] = [command_process.program]  # MLflow's pages show it
+    out, err = PrefixedStream(folder.name, sys.stdout), PrefixedStream(folder.name, sys.stderr)
     number, parent = HydraConfig.get().job.num, os.getppid()
     try:
         with noted(folder, number), redirect_stdout(out), redirect_stderr(err):
@@ -68,7 +68,7 @@ def job(origin: Origin, folder: Path) -> Iterator[None]:
             os._exit(1)
 
 
-class Named(TextIOBase):
+class PrefixedStream(TextIOBase):
     """A stream that prefixes each line with a name and flushes it."""
 
     def __init__(self, name: str, stream: TextIO) -> None:

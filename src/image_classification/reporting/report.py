@@ -29,7 +29,7 @@ from image_classification.reporting.data_sheet import DataSheet, escaped
 from image_classification.reporting.gallery import Picture
 
 TEMPLATES = Path(__file__).parent / "templates"
-ORIGIN = (
+PROVENANCE = (
     "git.commit",
     "git.dirty",
     "dvc.data",
@@ -80,8 +80,9 @@ def html(
         links: to MLflow's pages; None when MLflow could not be asked for them.
         sheet: what is known of the data.
     """
-    origin = {
-        key: sorted({_origin(result)[key] for result in comparison.results}) for key in ORIGIN
+    provenance = {
+        key: sorted({_provenance(result)[key] for result in comparison.results})
+        for key in PROVENANCE
     }
     return _render(
         "report.html.j2",
@@ -98,7 +99,7 @@ def html(
         split_per_seed=data.split_per_seed,
         folds=data.folds,
         commit=commit,
-        origin=origin,
+        provenance=provenance,
         headline=verdict_text.headline(comparison.verdict),
         sentence=lambda pair: verdict_text.sentence(pair, comparison.verdict),
         fewest_runs=error_analysis.FEWEST_RUNS,
@@ -141,7 +142,7 @@ def model_cards(
             recipe=recipe,
             image_shape=image_shape,
             validation_examples=validation_examples,
-            origin=_origin(result),
+            provenance=_provenance(result),
             examples=comparison.verdict.examples,
             headline=verdict_text.headline(comparison.verdict),
             columns=leaderboard.columns("card", comparison.verdict.metric),
@@ -187,8 +188,8 @@ def _stored_length(note: str) -> int:
     return len(note) + LONGER * (len(re.findall(r"[0-9a-f]{32}", note)) + 5)
 
 
-def _origin(result: Result) -> dict[str, str]:
-    return {key: str(result.training["provenance"].get(key, "unknown")) for key in ORIGIN}
+def _provenance(result: Result) -> dict[str, str]:
+    return {key: str(result.training["provenance"].get(key, "unknown")) for key in PROVENANCE}
 
 
 def neighbours(pairs: Sequence[Pair], models: Sequence[str]) -> list[Pair]:

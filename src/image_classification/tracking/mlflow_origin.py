@@ -13,7 +13,7 @@ from image_classification.tracking.provenance import DATA_HASH
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunOrigin:
     """A run's model and seed, and DVC's hash of the split that it was trained on."""
 
     model: str
@@ -21,7 +21,7 @@ class Origin:
     data_hash: str
 
 
-def origin(experiment: str, key: str) -> Origin:
+def origin(experiment: str, key: str) -> RunOrigin:
     """The origin of a run.
 
     Raises:
@@ -39,4 +39,4 @@ def origin(experiment: str, key: str) -> Origin:
             "was champion, `image-classification promote --reason ...` makes another one"
         )
     tags = run.data.tags
-    return Origin(tags["model"], int(tags["seed"]), tags[stored(DATA_HASH)])
+    return RunOrigin(tags["model"], int(tags["seed"]), tags[stored(DATA_HASH)])

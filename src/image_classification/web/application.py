@@ -21,10 +21,10 @@ from image_classification.monitoring.recent_predictions import (
     ServedPrediction,
 )
 from image_classification.web import bodies, limits, openapi, page, responses
+from image_classification.web.errors import HTTPError
 from image_classification.web.metrics import CONTENT_TYPE, Metrics
 from image_classification.web.models import Models, Served
 from image_classification.web.predictor import RETRY, Predictor
-from image_classification.web.refused import RefusedError
 from image_classification.web.responses import Response
 from image_classification.web.watcher import Watcher
 
@@ -118,8 +118,8 @@ class Application:
         self._requests += 1
         try:
             response = await self._answer(scope, receive, models)
-        except RefusedError as refusal:
-            response = responses.error(refusal.status, str(refusal), *refusal.headers)
+        except HTTPError as error:
+            response = responses.error(error.status, str(error), *error.headers)
         except DisconnectedError:
             return
         except Exception:
@@ -137,14 +137,14 @@ class Application:
 
     async def _answer(self, scope: Scope, receive: Receive, models: Models) -> Response:
         if scope["method"] == "POST" and self._requests > limits.MOST_REQUESTS:
-            raise RefusedError(503, "too many requests at once: try again soon", RETRY)
+            raise HTTPError(503, "too many requests at once: try again soon", RETRY)
         methods = self._handlers.get(scope["path"])
         if methods is None:
-            raise RefusedError(404, "no such address: /openapi.json lists them")
+            raise HTTPError(404, "no such address: /openapi.json lists them")
         handler = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if handler is None:
             allowed = ", ".join(methods)
-            raise RefusedError(405, f"use {allowed}", (b"allow", allowed.encode()))
+            raise HTTPError(405, f"use {allowed}", (b"allow", allowed.encode()))
         return await handler(Request(scope["query_string"], scope["headers"], receive, models))
 
     async def _predict(self, request: Request) -> Response:
@@ -156,7 +156,7 @@ class Application:
         asked = [request.served, *others]
         if len(images) * len(asked) > limits.MOST_QUEUED:
             text = f"{len(images):,} images for {len(asked)} models are too many: send fewer"
-            raise RefusedError(413, text)
+            raise HTTPError(413, text)
         # The page also sends unfinished drawings, which must not count for drift.
         waiting = [self._predictor.submit(request.served, images, "models" not in query)]
         waiting += [self._predictor.submit(served, images) for served in others]
@@ -190,9 +190,9 @@ class Application:
         try:  # not by the decoder, which would wait as long as a command holds the store
             await asyncio.to_thread(self._corrections.add, self._recent, prediction_id, label)
         except FeedbackError as error:
-            raise RefusedError(error.status, str(error)) from error
+            raise HTTPError(error.status, str(error)) from error
         except UserError as error:  # of the disk
-            raise RefusedError(507, str(error)) from error
+            raise HTTPError(507, str(error)) from error
         return responses.json(201, {"id": prediction_id, "label": label})
 
     async def _invocations(self, request: Request) -> Response:
@@ -211,7 +211,7 @@ class Application:
             arrived += size
             self._bytes += size
             if self._bytes > limits.MOST_IN_FLIGHT:
-                raise RefusedError(503, "too much is being read: try again soon", RETRY)
+                raise HTTPError(503, "too much is being read: try again soon", RETRY)
 
         try:
             body = await _body(request.receive, _length(request), count)
@@ -225,7 +225,7 @@ class Application:
                     return await reading
             except TimeoutError:
                 text = f"not decoded within {limits.ANSWER_SECONDS:g} seconds: try again soon"
-                raise RefusedError(503, text, RETRY) from None
+                raise HTTPError(503, text, RETRY) from None
         finally:
             self._bytes -= arrived
 
@@ -255,7 +255,7 @@ def _length(request: Request) -> int:
     said = request.header(b"content-length")
     length = int(said) if said.isdigit() and len(said) < 20 else limits.LARGEST_BODY
     if length > limits.LARGEST_BODY:
-        raise RefusedError(413, f"a body of more than {limits.LARGEST_BODY:,} bytes")
+        raise HTTPError(413, f"a body of more than {limits.LARGEST_BODY:,} bytes")
     return length
 
 
@@ -270,7 +270,7 @@ async def _body(
         count: called with the size of each part that arrives.
 
     Raises:
-        RefusedError: 413, it is longer than any may be; or what `count` raises.
+        HTTPError: 413, it is longer than any may be; or what `count` raises.
         DisconnectedError: the client has gone, or took too long.
     """
     parts, size, more = [], 0, True
@@ -282,6 +282,6 @@ async def _body(
         size += len(parts[-1])
         count(len(parts[-1]))
         if size > most:
-            raise RefusedError(413, f"a body of more than {most:,} bytes")
+            raise HTTPError(413, f"a body of more than {most:,} bytes")
         more = message["more_body"]
     return b"".join(parts) if len(parts) > 1 else parts[0]

@@ -17,7 +17,7 @@ from image_classification.core.errors import UserError
 from image_classification.serving.artifact import Artifact
 from image_classification.serving.inputs import prepare
 from image_classification.web import limits
-from image_classification.web.refused import RefusedError
+from image_classification.web.errors import HTTPError
 
 JSON = "application/json"
 RAW = "application/octet-stream"
@@ -35,11 +35,11 @@ def require_kind(kind: str, accepted: tuple[str, ...]) -> None:
     """Check that a body of this kind can be read at all.
 
     Raises:
-        RefusedError: 415.
+        HTTPError: 415.
     """
     if kind not in accepted:
         said = f"Content-Type {kind!r:.80}" if kind else "no Content-Type"
-        raise RefusedError(415, f"{said}: give one of {', '.join(accepted)}")
+        raise HTTPError(415, f"{said}: give one of {', '.join(accepted)}")
 
 
 def read(kind: str, body: bytes, artifact: Artifact) -> Images:
@@ -55,10 +55,10 @@ def read(kind: str, body: bytes, artifact: Artifact) -> Images:
         uint8 (n, height, width, channels), at least one.
 
     Raises:
-        RefusedError: 413, 415 or 422.
+        HTTPError: 413, 415 or 422.
     """
     if not body:
-        raise RefusedError(422, "the body is empty: send an image")
+        raise HTTPError(422, "the body is empty: send an image")
     if kind == JSON:
         return of_json(body, artifact)
     if kind == RAW:
@@ -71,15 +71,15 @@ def feedback(body: bytes) -> tuple[str, str]:
     """The id of a prediction, and what the image really was, from JSON.
 
     Raises:
-        RefusedError: 422.
+        HTTPError: 422.
     """
     try:
         value = orjson.loads(body)
         prediction_id, label = value["id"], value["label"]
     except (orjson.JSONDecodeError, TypeError, KeyError, IndexError) as error:
-        raise RefusedError(422, "give JSON with the keys id and label") from error
+        raise HTTPError(422, "give JSON with the keys id and label") from error
     if not isinstance(prediction_id, str) or not isinstance(label, str):
-        raise RefusedError(422, "id and label must be strings")
+        raise HTTPError(422, "id and label must be strings")
     return prediction_id, label
 
 
@@ -87,7 +87,7 @@ def of_file(body: bytes, artifact: Artifact) -> Images:
     """One image from a file's bytes, prepared for the model: (height, width, channels).
 
     Raises:
-        RefusedError: 413 for too many pixels, else 422.
+        HTTPError: 413 for too many pixels, else 422.
     """
     try:
         return prepare(body, artifact)
@@ -96,25 +96,23 @@ def of_file(body: bytes, artifact: Artifact) -> Images:
         while cause:
             if isinstance(cause, Image.DecompressionBombWarning | Image.DecompressionBombError):
                 text = f"the image has more than {limits.MOST_PIXELS:,} pixels: make it smaller"
-                raise RefusedError(413, text) from error
+                raise HTTPError(413, text) from error
             cause = cause.__cause__
-        raise RefusedError(422, str(error)) from error
+        raise HTTPError(422, str(error)) from error
 
 
 def of_bytes(body: bytes, artifact: Artifact) -> Images:
     """Images from their pixels, row by row, one byte each.
 
     Raises:
-        RefusedError: 422, not a whole number of images; or 413, too many of them.
+        HTTPError: 422, not a whole number of images; or 413, too many of them.
     """
     size = math.prod(artifact.image_shape)
     count, rest = divmod(len(body), size)
     if rest or not count:
         shape = " x ".join(map(str, artifact.image_shape))
         text = f"{len(body)} bytes are not a whole number of images of {shape} = {size} bytes"
-        raise RefusedError(
-            422, f"{text}: for an image file, give its Content-Type, such as image/png"
-        )
+        raise HTTPError(422, f"{text}: for an image file, give its Content-Type, such as image/png")
     _require_few(count)
     return np.frombuffer(body, np.uint8).reshape(count, *artifact.image_shape)
 
@@ -123,22 +121,18 @@ def of_json(body: bytes, artifact: Artifact) -> Images:
     """Images from JSON: `{"image": ...}`, `{"images": [...]}` or one of MLflow's formats.
 
     Raises:
-        RefusedError: 413 or 422.
+        HTTPError: 413 or 422.
     """
     if len(body) > limits.LARGEST_JSON:
-        raise RefusedError(
-            413, f"JSON of more than {limits.LARGEST_JSON:,} bytes: send it in parts"
-        )
+        raise HTTPError(413, f"JSON of more than {limits.LARGEST_JSON:,} bytes: send it in parts")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise RefusedError(422, f"not valid JSON: {error}") from error
+        raise HTTPError(422, f"not valid JSON: {error}") from error
     known = ("image", "images", *MLFLOW)
     given = [key for key in known if key in value] if isinstance(value, dict) else []
     if len(given) != 1:
-        raise RefusedError(
-            422, f"the JSON must be a mapping with one of the keys {', '.join(known)}"
-        )
+        raise HTTPError(422, f"the JSON must be a mapping with one of the keys {', '.join(known)}")
     (key,) = given
     return of_numbers(_numbers(key, value[key]), artifact)
 
@@ -147,21 +141,19 @@ def _numbers(key: str, value: Any) -> Any:
     """The contents of one of MLflow's formats, as nested lists."""
     if key == "dataframe_split":
         if not isinstance(value, Mapping) or not isinstance(value.get("data"), list):
-            raise RefusedError(
-                422, "dataframe_split must be a mapping with the keys columns and data"
-            )
+            raise HTTPError(422, "dataframe_split must be a mapping with the keys columns and data")
         return _unboxed(value["data"])
     if key == "dataframe_records" or (
         key == "instances" and isinstance(value, list) and value and isinstance(value[0], dict)
     ):
         if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-            raise RefusedError(422, f"{key} must be a list of mappings")
+            raise HTTPError(422, f"{key} must be a list of mappings")
         if any(row.keys() != value[0].keys() for row in value):
-            raise RefusedError(422, f"the rows of {key} must all have the same keys")
+            raise HTTPError(422, f"the rows of {key} must all have the same keys")
         return _unboxed([[row[name] for name in value[0]] for row in value])
     if key in ("inputs", "instances") and isinstance(value, dict):
         if len(value) != 1:
-            raise RefusedError(422, f"{key} must name one input, and names {len(value)}")
+            raise HTTPError(422, f"{key} must name one input, and names {len(value)}")
         return next(iter(value.values()))
     return value
 
@@ -178,31 +170,31 @@ def of_numbers(value: Any, artifact: Artifact) -> Images:
     """Images from nested lists: one or several, each in the model's shape or flat.
 
     Raises:
-        RefusedError: 413 or 422.
+        HTTPError: 413 or 422.
     """
     try:
         if b'"' in orjson.dumps(value):  # NumPy would give each string the room of the longest
-            raise RefusedError(422, "a pixel is not a number")
+            raise HTTPError(422, "a pixel is not a number")
         array = np.asarray(value)
     except (ValueError, TypeError) as error:  # lists of different lengths, or nested too deeply
-        raise RefusedError(422, "the images differ in shape, or are cut short") from error
+        raise HTTPError(422, "the images differ in shape, or are cut short") from error
     if not array.size:
-        raise RefusedError(422, "there is no image")
+        raise HTTPError(422, "there is no image")
     if array.dtype.kind not in "iuf":
-        raise RefusedError(422, "a pixel is not a number")
+        raise HTTPError(422, "a pixel is not a number")
     _require_pixels(array)
     return _in_shape(array.astype(np.uint8), artifact)
 
 
 def _require_pixels(array: NDArray[Any]) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise RefusedError(422, "a pixel is not a finite number")
+        raise HTTPError(422, "a pixel is not a finite number")
     low, high = array.min(), array.max()
     # 1 at most, and not all black: black and white as 0 and 1.
     if low >= 0 and 0 < high <= 1:
-        raise RefusedError(422, FRACTIONS)
+        raise HTTPError(422, FRACTIONS)
     if low < 0 or high > 255 or (array.dtype.kind == "f" and (array % 1 != 0).any()):
-        raise RefusedError(422, "a pixel is not a whole number from 0 to 255")
+        raise HTTPError(422, "a pixel is not a whole number from 0 to 255")
 
 
 def _in_shape(array: Images, artifact: Artifact) -> Images:
@@ -213,11 +205,9 @@ def _in_shape(array: Images, artifact: Artifact) -> Images:
             _require_few(array.size // math.prod(shape))
             return array.reshape(-1, *shape)
     given, wanted = (" x ".join(map(str, sizes)) for sizes in (array.shape, shape))
-    raise RefusedError(422, f"the numbers have the shape {given}; an image has {wanted}")
+    raise HTTPError(422, f"the numbers have the shape {given}; an image has {wanted}")
 
 
 def _require_few(count: int) -> None:
     if count > limits.MOST_IMAGES:
-        raise RefusedError(
-            413, f"{count:,} images are too many: send {limits.MOST_IMAGES:,} at most"
-        )
+        raise HTTPError(413, f"{count:,} images are too many: send {limits.MOST_IMAGES:,} at most")

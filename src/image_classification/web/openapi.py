@@ -6,7 +6,7 @@ from typing import Any
 from image_classification.serving.artifact import Artifact
 from image_classification.web import bodies, limits
 
-REFUSED = {
+ERROR_RESPONSES = {
     "408": "the body did not arrive in time",
     "413": "the body, the image or the number of images is too large",
     "415": "the Content-Type is not supported",
@@ -89,10 +89,10 @@ def _invocations() -> dict[str, Any]:
 
 
 def _feedback() -> dict[str, Any]:
-    refused = {
+    errors = {
         "404": "no such answer: too old, or never given",
         "409": "it has been corrected before",
-        **{status: REFUSED[status] for status in ("408", "413", "415", "422")},
+        **{status: ERROR_RESPONSES[status] for status in ("408", "413", "415", "422")},
         "507": "there is no room for more, or it can't be written",
     }
     return {
@@ -105,7 +105,7 @@ def _feedback() -> dict[str, Any]:
             "201": {"description": "stored for review by a person"},
             **{
                 status: {"description": text, "content": _content("Error")}
-                for status, text in refused.items()
+                for status, text in errors.items()
             },
         },
     }
@@ -122,16 +122,16 @@ def _query(name: str, value: str, text: str) -> dict[str, Any]:
 
 def _get(text: str, kind: str) -> dict[str, Any]:
     answered = {"200": {"description": text, "content": {kind: {}}}}
-    refused = {"503": {"description": "it does not answer"}} if "503" in text else {}
-    return {"summary": text, "responses": {**answered, **refused}}
+    errors = {"503": {"description": "it does not answer"}} if "503" in text else {}
+    return {"summary": text, "responses": {**answered, **errors}}
 
 
 def _responses(schema: str) -> dict[str, Any]:
-    refused = {
+    errors = {
         status: {"description": text, "content": _content("Error")}
-        for status, text in REFUSED.items()
+        for status, text in ERROR_RESPONSES.items()
     }
-    return {"200": {"description": "answered", "content": _content(schema)}, **refused}
+    return {"200": {"description": "answered", "content": _content(schema)}, **errors}
 
 
 def _schemas(artifact: Artifact) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from image_classification.serving.engine import BATCH
 from image_classification.web import limits
+from image_classification.web.errors import HTTPError
 from image_classification.web.models import Served
-from image_classification.web.refused import RefusedError
 
 RETRY = (b"retry-after", str(limits.RETRY_AFTER).encode())
 log = logging.getLogger(__name__)
@@ -69,13 +69,13 @@ class Predictor:
             is_observed: whether they count for drift.
 
         Returns:
-            A future of float32 (n, classes), or of a RefusedError (503) if it takes too long.
+            A future of float32 (n, classes), or of an HTTPError (503) if it takes too long.
 
         Raises:
-            RefusedError: 503, too many images wait already.
+            HTTPError: 503, too many images wait already.
         """
         if self.queued + len(images) > limits.MOST_QUEUED:
-            raise RefusedError(503, f"{self.queued:,} images wait already: try again soon", RETRY)
+            raise HTTPError(503, f"{self.queued:,} images wait already: try again soon", RETRY)
         self.queued += len(images)
         deadline = time.monotonic() + limits.ANSWER_SECONDS
         job = Job(served, images, deadline, is_observed, self._loop.create_future())
@@ -168,6 +168,6 @@ def _predict(served: Served, group: list[Job]) -> list[Any]:
     return [together[start:end] for start, end in pairwise([0, *ends])]
 
 
-def _too_late() -> RefusedError:
+def _too_late() -> HTTPError:
     text = f"not answered within {limits.ANSWER_SECONDS:g} seconds: try again soon"
-    return RefusedError(503, text, RETRY)
+    return HTTPError(503, text, RETRY)

@@ -3,7 +3,7 @@
 from image_classification.core.errors import UserError
 
 
-class RefusedError(UserError):
+class HTTPError(UserError):
     """The client's fault, or a bad moment: one line, and the HTTP status that says which.
 
     Attributes:
