@@ -29,7 +29,7 @@ from measure import HERE, run
 
 from image_classification.core.compose import compose
 from image_classification.promotion import records
-from image_classification.promotion.records import Judged, Record
+from image_classification.promotion.records import JudgedRun, Record
 
 CLIENTS = 16
 STARTS = 5
@@ -149,7 +149,7 @@ def promote(root: Path, key: str) -> None:
     numbers = {"to": dict.fromkeys(records.NUMBERS, 1)}
     words: dict[str, Any] = {"who": "", "command": "", "reason": "", "numbers": numbers}
     record = Record(
-        records.now(), decision=records.PROMOTED, to=Judged(**judged), from_=None, **words
+        records.now(), decision=records.PROMOTED, to=JudgedRun(**judged), from_=None, **words
     )
     with contextlib.chdir(root):
         records.append("mnist", record)

@@ -28,9 +28,9 @@ from image_classification.core.files import atomic_folder
 from image_classification.data.arrays import Split
 from image_classification.data.fingerprint import require_split
 from image_classification.evaluation import metrics
-from image_classification.promotion import decisions, records, telling, words
+from image_classification.promotion import decision_text, decisions, records, registry_state
 from image_classification.promotion.candidates import Candidate
-from image_classification.promotion.decisions import Question
+from image_classification.promotion.decisions import PromotionRequest
 from image_classification.reporting import data_gallery, data_sheet, gallery, report
 from image_classification.reporting.data_sheet import DataSheet
 from image_classification.reporting.gallery import Picture
@@ -101,16 +101,16 @@ def _ask_gate(config: Config, best: Entry, chosen_from: int) -> int:
     name = config.data.dataset
     candidate = Candidate(best.model, best.seed, best.key)
     version = mlflow_promotions.versions(name, [best.key]).get(best.key)
-    question = Question(candidate, version, chosen_from, reason=None, command="compare")
-    outcome = decisions.decide(question, config)
-    print(words.outcome(outcome, best.name))
+    request = PromotionRequest(candidate, version, chosen_from, reason=None, command="compare")
+    outcome = decisions.decide(request, config)
+    print(decision_text.outcome(outcome, best.name))
     if outcome.decision == decisions.UNMEASURED:
         # In a process of its own, since it takes TensorFlow, which no comparison needs.
         settings = [word for word in sys.argv[1:] if not word.startswith(("hydra.", "-"))]
         promote = [sys.executable, "-m", "image_classification", "promote", best.key]
         subprocess.run([*promote, *settings], check=False)
-    told = telling.told(records.read(name))
-    return mlflow_promotions.tell(name, told.champion, told.tags, told.texts)
+    state = registry_state.of_records(records.read(name))
+    return mlflow_promotions.update_registry(name, state.champion, state.tags, state.texts)
 
 
 def _judge(config: Config, split: Split) -> Comparison:

@@ -22,9 +22,14 @@ from image_classification.data import arrays, fingerprint
 from image_classification.data.splits import split_for_run
 from image_classification.promotion import candidates, decisions, evidence, records, rollbacks
 from image_classification.promotion.candidates import Candidate
-from image_classification.promotion.decisions import REPEATED, STANDS, UNMEASURED, Question
-from image_classification.promotion.evidence import Held, Side
-from image_classification.promotion.records import PROMOTED, REFUSED, ROLLED_BACK, Judged
+from image_classification.promotion.decisions import (
+    ALREADY_CHAMPION,
+    REPEATED,
+    UNMEASURED,
+    PromotionRequest,
+)
+from image_classification.promotion.evidence import EvaluatedRun, ValidationSet
+from image_classification.promotion.records import PROMOTED, REFUSED, ROLLED_BACK, JudgedRun
 
 EXAMPLES = 2000  # held out: where models agree on all, their difference is within 0.192 points
 MakeRun = Callable[..., Candidate]
@@ -101,8 +106,8 @@ def make_run(config: Config) -> MakeRun:
     return make
 
 
-def ask(candidate: Candidate, chosen_from: int = 1, reason: str | None = None) -> Question:
-    return Question(candidate, 7, chosen_from, reason, "promote")
+def ask(candidate: Candidate, chosen_from: int = 1, reason: str | None = None) -> PromotionRequest:
+    return PromotionRequest(candidate, 7, chosen_from, reason, "promote")
 
 
 def test_the_first_candidate_is_champion_and_its_record_says_what_it_is(
@@ -119,7 +124,7 @@ def test_the_first_candidate_is_champion_and_its_record_says_what_it_is(
     assert record.numbers["to"]["accuracy"] == 0.99
     assert record.numbers["to"]["microseconds_batch_1"] == 100
     assert len(record.to.weights_sha256) == 64
-    assert decisions.decide(ask(candidate), config).decision == STANDS
+    assert decisions.decide(ask(candidate), config).decision == ALREADY_CHAMPION
     assert len(records.read("mnist")) == 1
 
 
@@ -149,7 +154,7 @@ def test_an_equally_good_one_is_refused_once_and_passes_for_a_persons_reason(
     assert decisions.decide(ask(other), config).decision == REFUSED
     again = decisions.decide(ask(other), config)
     assert (again.decision, len(records.read("mnist"))) == (REPEATED, 2)
-    config.promotion.margin = -0.5  # another question
+    config.promotion.margin = -0.5  # another request
     assert decisions.decide(ask(other), config).decision == REFUSED
 
     assert decisions.decide(ask(other, reason="smaller"), config, dry_run=True).record
@@ -205,8 +210,8 @@ def test_with_a_split_per_seed_only_examples_count_that_neither_has_trained_on(
     outcome = decisions.decide(ask(make_run("cnn", range(20), seed=1)), config)
 
     first, second = (split_for_run(paths.SPLIT, config.data, seed) for seed in (0, 1))
-    sets = [set(Held(s.validation, s.classes).digests.tolist()) for s in (first, second)]
-    trained = [set(Held(s.train, s.classes).digests.tolist()) for s in (first, second)]
+    sets = [set(ValidationSet(s.validation, s.classes).digests.tolist()) for s in (first, second)]
+    trained = [set(ValidationSet(s.train, s.classes).digests.tolist()) for s in (first, second)]
     common = sets[0] & sets[1]
     assert 800 < len(common) < 1200
     assert not common & (trained[0] | trained[1])
@@ -224,13 +229,13 @@ def test_the_answers_of_both_are_those_to_the_same_example(
 ) -> None:
     """Both are wrong on every common example, and on no other."""
     config.data.split_per_seed = True
-    held = [
-        Held(split.validation, split.classes).digests.tolist()
+    digests = [
+        ValidationSet(split.validation, split.classes).digests.tolist()
         for split in (split_for_run(paths.SPLIT, config.data, seed) for seed in (0, 1))
     ]
-    common = set(held[0]) & set(held[1])
+    common = set(digests[0]) & set(digests[1])
     for seed in (0, 1):
-        rows = [row for row, digest in enumerate(held[seed]) if digest in common]
+        rows = [row for row, digest in enumerate(digests[seed]) if digest in common]
         outcome = decisions.decide(ask(make_run("cnn", rows, seed=seed)), config)
 
     assert outcome.record is not None
@@ -264,13 +269,14 @@ def test_on_another_data_set_the_champion_is_measured_first(
     decisions.decide(ask(make_run("nn", range(20))), config)
     other_validation(splits)
     candidate = make_run("cnn", range(20), data="new.dir")
-    asked: list[tuple[Judged, NDArray[np.uint8]]] = []
+    asked: list[tuple[JudgedRun, NDArray[np.uint8]]] = []
 
-    def measure(judged: Judged, held: Held) -> Side:
-        asked.append((judged, np.asarray(held.examples.labels)))
-        predicted = (np.asarray(held.examples.labels, int) + (np.arange(EXAMPLES) < 60)) % 10
-        side = evidence.of_run(candidate, config.data, None)
-        return replace(side, judged=judged, predicted=predicted)
+    def measure(judged: JudgedRun, validation_set: ValidationSet) -> EvaluatedRun:
+        labels = np.asarray(validation_set.examples.labels)
+        asked.append((judged, labels))
+        predicted = (labels.astype(int) + (np.arange(EXAMPLES) < 60)) % 10
+        evaluated = evidence.of_run(candidate, config.data, None)
+        return replace(evaluated, judged=judged, predicted=predicted)
 
     assert decisions.decide(ask(candidate), config).decision == UNMEASURED
     assert len(records.read("mnist")) == 1
@@ -304,7 +310,7 @@ def test_a_champion_that_cannot_be_measured_stays_unless_a_person_says_why(
     other_validation(splits)
     candidate = make_run("cnn", range(20), data="new.dir")
 
-    def measure(judged: Judged, held: Held) -> Side:
+    def measure(judged: JudgedRun, validation_set: ValidationSet) -> EvaluatedRun:
         raise UserError("its file is gone")
 
     with pytest.raises(UserError, match=r"^the champion can't be measured: its file is gone$"):
@@ -346,9 +352,9 @@ def test_a_rollback_goes_to_the_champion_before_or_to_the_one_named(
     decisions.decide(ask(make_run("dnn", range(50))), config)  # record 4, refused
 
     def now() -> str:
-        standing = records.champion(records.read("mnist"))
-        assert standing is not None
-        return standing.to.run
+        champion_record = records.champion(records.read("mnist"))
+        assert champion_record is not None
+        return champion_record.to.run
 
     back = rollbacks.roll_back("mnist", None, "it froze")
     assert (back.decision, back.reason) == (ROLLED_BACK, "a person's reason: it froze")
@@ -418,15 +424,15 @@ def test_a_run_is_named_by_its_model_its_name_or_its_key(config: Config) -> None
     runs = [(model, seed) for model in "ab" for seed in (0, 1)]
     rows = [{"model": model, "seed": seed, "run": f"{model}{seed}"} for model, seed in runs]
     (paths.REPORTS / "leaderboard.json").write_text(json.dumps(rows))
-    compared = candidates.compared()
+    compared = candidates.read()
 
-    assert [candidates.named(compared, name).key for name in ("b", "b-1", "a1")] == [
+    assert [candidates.find(compared, name).key for name in ("b", "b-1", "a1")] == [
         "b0",
         "b1",
         "a1",
     ]
     with pytest.raises(UserError, match="c: not among the runs compared last: a-0, a-1, b-0, b-1"):
-        candidates.named(compared, "c")
+        candidates.find(compared, "c")
 
 
 @pytest.mark.parametrize("contents", [None, "", "[]", "{}", "[1]", '[{"model": "cnn"}]'])
@@ -436,4 +442,4 @@ def test_a_leaderboard_that_is_none_is_one_line(config: Config, contents: str | 
         (paths.REPORTS / "leaderboard.json").write_text(contents)
 
     with pytest.raises(UserError, match=r"^reports/leaderboard.json is"):
-        candidates.compared()
+        candidates.read()

@@ -8,7 +8,7 @@ import pytest
 from image_classification.core.config import PromotionConfig, RequirementsConfig
 from image_classification.promotion import gate
 from image_classification.promotion.gate import Evidence, decide
-from image_classification.promotion.paired import Paired, compare
+from image_classification.promotion.paired import PairedComparison, compare
 
 SETTINGS = PromotionConfig("default", "evidence", margin=-0.2, cheaper=20)
 NUMBERS = {
@@ -21,12 +21,12 @@ NUMBERS = {
     "parameters": 1000,
 }
 SLIM = {**NUMBERS, "microseconds_batch_1": 80.0, "microseconds_batch_256": 8.0, "parameters": 900}
-EVEN = Paired("accuracy", 12_000, 0.98, 0.98, 0.0, -0.001, 0.001, 1.0)
+EVEN = PairedComparison("accuracy", 12_000, 0.98, 0.98, 0.0, -0.001, 0.001, 1.0)
 BETTER = replace(EVEN, candidate=0.983, difference=0.003, low=0.001, high=0.005, p_value=0.001)
 
 
 def evidence(
-    paired: Paired | None = EVEN,
+    paired: PairedComparison | None = EVEN,
     candidate: dict[str, float] = NUMBERS,
     champion: dict[str, float] | None = NUMBERS,
     chosen_from: int = 6,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from image_classification.core.errors import UserError
-from image_classification.promotion import records, telling, words
-from image_classification.promotion.records import Judged, Record, Validation
+from image_classification.promotion import decision_text, records, registry_state
+from image_classification.promotion.records import JudgedRun, Record, Validation
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +20,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def judged(run: str, version: int | None = 1) -> Judged:
+def judged(run: str, version: int | None = 1) -> JudgedRun:
     split = {"seed": 0, "split_per_seed": False, "folds": None}
-    return Judged(run, run[:-2], f"key of {run}", version, "a" * 64, "b" * 64, "c.dir", split)
+    return JudgedRun(run, run[:-2], f"key of {run}", version, "a" * 64, "b" * 64, "c.dir", split)
 
 
 def record(decision: str, to: str, before: str | None, **fields: Any) -> Record:
@@ -157,7 +157,7 @@ def test_the_records_are_read_without_the_libraries_of_a_stage() -> None:
 
 
 def test_history_marks_the_champion_and_says_how_often_the_examples_have_judged() -> None:
-    lines = words.history([FIRST, SECOND, THIRD]).splitlines()
+    lines = decision_text.history([FIRST, SECOND, THIRD]).splitlines()
 
     assert [line[:4] for line in lines[:3]] == ["  1 ", "  2*", "  3 "]
     assert "promoted: cnn-0 (version 1) is champion instead of nn-0 (version 1)" in lines[1]
@@ -169,12 +169,12 @@ def test_history_marks_the_champion_and_says_how_often_the_examples_have_judged(
 def test_mlflow_is_told_the_last_decision_about_each_version_and_all_in_its_text() -> None:
     back = replace(record(records.ROLLED_BACK, "nn-0", "cnn-0"), numbers={"paired": None})
 
-    told = telling.told([FIRST, SECOND, THIRD, back])
+    state = registry_state.of_records([FIRST, SECOND, THIRD, back])
 
-    assert told.champion == "key of nn-0"
-    assert told.tags["key of nn-0"]["promotion.decision"] == "rolled back"
-    assert told.tags["key of nn-0"]["promotion.number"] == "4"
-    assert told.tags["key of cnn-0"]["promotion.interval"] == "0.30 to 0.70 points"
-    assert told.tags["key of dcnn-0"]["promotion.decision"] == "refused"
-    assert told.texts["key of cnn-0"].count("\n") == 2  # promoted, defended, rolled back from
-    assert telling.told([]).champion is None
+    assert state.champion == "key of nn-0"
+    assert state.tags["key of nn-0"]["promotion.decision"] == "rolled back"
+    assert state.tags["key of nn-0"]["promotion.number"] == "4"
+    assert state.tags["key of cnn-0"]["promotion.interval"] == "0.30 to 0.70 points"
+    assert state.tags["key of dcnn-0"]["promotion.decision"] == "refused"
+    assert state.texts["key of cnn-0"].count("\n") == 2  # promoted, defended, rolled back from
+    assert registry_state.of_records([]).champion is None

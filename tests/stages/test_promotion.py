@@ -32,7 +32,7 @@ def champion(root: Path) -> str:
     return str(store.get_run(str(version.run_id)).data.tags[RUN_KEY])
 
 
-def standing() -> records.Judged:
+def recorded_champion() -> records.JudgedRun:
     record = records.champion(records.read("tiny"))
     assert record is not None
     return record.to
@@ -73,8 +73,8 @@ def test_a_worse_model_is_refused_and_the_way_there_and_back_is_told_to_mlflow(
     config.promotion.gate = "none"
     number = client(Path.cwd()).get_model_version_by_alias("tiny", worst["model"]).version
     assert promote.promote(config, str(number), None, dry_run=False) == 0
-    assert champion(Path.cwd()) == worst["run"] == standing().key
-    assert standing().version == int(number)
+    assert champion(Path.cwd()) == worst["run"] == recorded_champion().key
+    assert recorded_champion().version == int(number)
     told = client(Path.cwd()).get_model_version("tiny", str(number))
     assert told.tags["promotion.decision"] == "promoted"
     assert told.description is not None
@@ -83,7 +83,7 @@ def test_a_worse_model_is_refused_and_the_way_there_and_back_is_told_to_mlflow(
     assert [line[:4] for line in decided.splitlines()] == ["- 20", "- 20"]  # both about it
 
     assert rollback.rollback("tiny", None, "too many mistakes") == 0
-    assert champion(Path.cwd()) == best["run"] == standing().key
+    assert champion(Path.cwd()) == best["run"] == recorded_champion().key
     capsys.readouterr()
     lines = history.history("tiny").splitlines()
     assert [line[:4] for line in lines[:4]] == ["  1 ", "  2 ", "  3 ", "  4*"]
@@ -99,7 +99,7 @@ def test_while_mlflow_is_down_a_decision_is_kept_and_told_later(
     with monkeypatch.context() as down:
         down.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         assert promote.promote(config, worst["model"], None, dry_run=False) == 75
-    assert standing().key == worst["run"]
+    assert recorded_champion().key == worst["run"]
     assert champion(Path.cwd()) == best["run"]
     assert "the decisions in promotions/ wait" in capsys.readouterr().err
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")

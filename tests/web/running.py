@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from image_classification.core import paths
 from image_classification.promotion import records
-from image_classification.promotion.records import Judged, Record
+from image_classification.promotion.records import JudgedRun, Record
 from image_classification.serving import artifact
 from image_classification.serving.artifact import Artifact
 
@@ -92,7 +92,7 @@ def promote(root: Path, key: str, **changes: Any) -> None:
     numbers = {"to": dict.fromkeys(records.NUMBERS, 1)}
     values: dict[str, Any] = {"who": "", "command": "", "reason": "test", "numbers": numbers}
     record = Record(
-        records.now(), decision=records.PROMOTED, to=Judged(**judged), from_=None, **values
+        records.now(), decision=records.PROMOTED, to=JudgedRun(**judged), from_=None, **values
     )
     with contextlib.chdir(root):
         records.append(NAME, record)

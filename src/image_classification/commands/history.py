@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from image_classification.core import paths
 from image_classification.core.command import one_line_errors
 from image_classification.core.compose import compose
-from image_classification.promotion import records, words
+from image_classification.promotion import decision_text, records
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -32,4 +32,4 @@ def history(name: str) -> str:
         UserError: the records are damaged.
     """
     known = records.read(name)
-    return words.history(known) if known else f"{records.file_of(name)}: no decision yet"
+    return decision_text.history(known) if known else f"{records.file_of(name)}: no decision yet"

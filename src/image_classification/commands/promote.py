@@ -14,11 +14,17 @@ from image_classification.core.compose import compose, require_small_files
 from image_classification.core.config import Config
 from image_classification.core.errors import UserError
 from image_classification.core.tensorflow_log import leave_out_advice_on_tracing, quiet_start
-from image_classification.promotion import candidates, decisions, records, telling, words
+from image_classification.promotion import (
+    candidates,
+    decision_text,
+    decisions,
+    records,
+    registry_state,
+)
 from image_classification.promotion.candidates import Candidate
-from image_classification.promotion.decisions import REPEATED, Outcome, Question
-from image_classification.promotion.evidence import Held, Side
-from image_classification.promotion.records import Judged
+from image_classification.promotion.decisions import REPEATED, Outcome, PromotionRequest
+from image_classification.promotion.evidence import EvaluatedRun, ValidationSet
+from image_classification.promotion.records import JudgedRun
 from image_classification.tracking import mlflow_promotions
 
 EXIT_REFUSED = 3  # the gate refused it
@@ -56,19 +62,19 @@ def promote(config: Config, named: str | None, reason: str | None, dry_run: bool
     if paths.is_copy():
         raise UserError("this is an experiment's copy of the project: promote in the original")
     name = config.data.dataset
-    compared = candidates.compared()
+    compared = candidates.read()
     candidate = _find(name, compared, named)
     version = mlflow_promotions.versions(name, [candidate.key]).get(candidate.key)
     reason = records.one_line(reason)
-    question = Question(candidate, version, len(compared), reason, "promote")
+    request = PromotionRequest(candidate, version, len(compared), reason, "promote")
 
-    def measure(judged: Judged, held: Held) -> Side:
-        return _measure(name, judged, held)
+    def measure(judged: JudgedRun, validation_set: ValidationSet) -> EvaluatedRun:
+        return _measure(name, judged, validation_set)
 
-    outcome = decisions.decide(question, config, measure, dry_run)
-    print(f"{'dry run: ' if dry_run else ''}{words.outcome(outcome, candidate.run)}")
-    told = 0 if dry_run else _tell(name)
-    return EXIT_REFUSED if _is_refused(outcome) else told
+    outcome = decisions.decide(request, config, measure, dry_run)
+    print(f"{'dry run: ' if dry_run else ''}{decision_text.outcome(outcome, candidate.run)}")
+    code = 0 if dry_run else _update_registry(name)
+    return EXIT_REFUSED if _is_refused(outcome) else code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,17 +95,17 @@ def _find(name: str, compared: list[Candidate], named: str | None) -> Candidate:
     if named is None:
         return compared[0]
     if not named.isdecimal():
-        return candidates.named(compared, named)
+        return candidates.find(compared, named)
     key = mlflow_promotions.key_of(name, int(named))
     if key not in {candidate.key for candidate in compared}:
         raise UserError(
             f"version {named} is not among the runs compared last: `image-classification rollback` "
             "makes an earlier champion champion again"
         )
-    return candidates.named(compared, key)
+    return candidates.find(compared, key)
 
 
-def _measure(name: str, judged: Judged, held: Held) -> Side:
+def _measure(name: str, judged: JudgedRun, validation_set: ValidationSet) -> EvaluatedRun:
     """A champion on examples that it was not judged on before."""
     print(f"measuring {judged.run} on the current validation examples")
     leave_out_advice_on_tracing()
@@ -108,10 +114,10 @@ def _measure(name: str, judged: Judged, held: Held) -> Side:
 
     with tempfile.TemporaryDirectory() as scratch:
         path = _trained_here(judged) or mlflow_promotions.download(name, judged.key, Path(scratch))
-        return measuring.measure(judged, path, held)
+        return measuring.measure(judged, path, validation_set)
 
 
-def _trained_here(judged: Judged) -> Path | None:
+def _trained_here(judged: JudgedRun) -> Path | None:
     """The file of its model, if its folder still holds this very run."""
     folder = paths.RUNS / judged.run
     try:
@@ -121,9 +127,9 @@ def _trained_here(judged: Judged) -> Path | None:
     return folder / paths.MODEL_FILE if training["run"] == judged.key else None
 
 
-def _tell(name: str) -> int:
-    told = telling.told(records.read(name))
-    return mlflow_promotions.tell(name, told.champion, told.tags, told.texts)
+def _update_registry(name: str) -> int:
+    state = registry_state.of_records(records.read(name))
+    return mlflow_promotions.update_registry(name, state.champion, state.tags, state.texts)
 
 
 def _is_refused(outcome: Outcome) -> bool:

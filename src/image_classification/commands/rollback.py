@@ -10,7 +10,7 @@ from image_classification.core import paths
 from image_classification.core.command import one_line_errors
 from image_classification.core.compose import compose
 from image_classification.core.errors import UserError
-from image_classification.promotion import records, rollbacks, telling, words
+from image_classification.promotion import decision_text, records, registry_state, rollbacks
 from image_classification.tracking import mlflow_promotions
 
 
@@ -38,9 +38,9 @@ def rollback(name: str, number: int | None, reason: str | None) -> int:
     """
     if paths.is_copy():
         raise UserError("this is an experiment's copy of the project: roll back in the original")
-    print(words.sentence(rollbacks.roll_back(name, number, records.one_line(reason))))
-    told = telling.told(records.read(name))
-    return mlflow_promotions.tell(name, told.champion, told.tags, told.texts)
+    print(decision_text.sentence(rollbacks.roll_back(name, number, records.one_line(reason))))
+    state = registry_state.of_records(records.read(name))
+    return mlflow_promotions.update_registry(name, state.champion, state.tags, state.texts)
 
 
 def parser() -> argparse.ArgumentParser:

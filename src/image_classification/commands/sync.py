@@ -14,7 +14,7 @@ from typing import NoReturn
 from image_classification.core import paths
 from image_classification.core.command import one_line_errors
 from image_classification.core.errors import UserError
-from image_classification.promotion import records, telling
+from image_classification.promotion import records, registry_state
 from image_classification.tracking import event_log, mlflow_promotions, run_folder
 from image_classification.tracking.outbox import upload
 
@@ -32,8 +32,9 @@ def sync() -> int:
     folders = [*_unfinished(), *paths.logged_folders()]
     code = upload(*folders, keep=False)
     for name in records.names():
-        told = telling.told(records.read(name))
-        code = max(code, mlflow_promotions.tell(name, told.champion, told.tags, told.texts))
+        state = registry_state.of_records(records.read(name))
+        updated = mlflow_promotions.update_registry(name, state.champion, state.tags, state.texts)
+        code = max(code, updated)
     if code == 0:
         print(f"MLflow has the event logs of all {len(folders)} folders")
     return code

@@ -23,7 +23,7 @@ class Candidate:
         return paths.run_name(self.model, self.seed)
 
 
-def compared() -> list[Candidate]:
+def read() -> list[Candidate]:
     """The runs of the last comparison, best by validation first.
 
     Raises:
@@ -49,7 +49,7 @@ def compared() -> list[Candidate]:
     return found
 
 
-def named(candidates: list[Candidate], name: str) -> Candidate:
+def find(candidates: list[Candidate], name: str) -> Candidate:
     """The best run of a model, or the run of a name or a key.
 
     Raises:

@@ -10,23 +10,24 @@ from image_classification.core.config import Config
 from image_classification.core.errors import UserError
 from image_classification.promotion import evidence, gate, paired, records
 from image_classification.promotion.candidates import Candidate
-from image_classification.promotion.evidence import Held, Side
+from image_classification.promotion.evidence import EvaluatedRun, ValidationSet
 from image_classification.promotion.gate import Decision, Evidence
-from image_classification.promotion.paired import Paired
-from image_classification.promotion.records import Judged, Record, Validation
+from image_classification.promotion.paired import PairedComparison
+from image_classification.promotion.records import JudgedRun, Record, Validation
 
-Measure = Callable[[Judged, Held], Side]  # a run's model on these examples; may raise UserError
-STANDS, REPEATED, UNMEASURED = "stands", "repeated", "unmeasured"
+# A run's model on these examples; may raise UserError.
+Measure = Callable[[JudgedRun, ValidationSet], EvaluatedRun]
+ALREADY_CHAMPION, REPEATED, UNMEASURED = "already champion", "repeated", "unmeasured"
 
 
 @dataclass(frozen=True)
-class Question:
-    """Whether a run should become champion.
+class PromotionRequest:
+    """The request to make a run champion.
 
     version: of the candidate in MLflow's registry, if that is known.
     chosen_from: how many runs it is the best of.
     reason: a person's; None without one.
-    command: that asks.
+    command: that makes the request.
     """
 
     candidate: Candidate
@@ -38,11 +39,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a question.
+    """What came of a request.
 
-    decision: of records.Record; or STANDS: it is champion already; REPEATED: the same question
-        was refused before; UNMEASURED: the champion has to be measured on other examples first.
-    record: that was made; None for STANDS and UNMEASURED, the earlier one for REPEATED.
+    decision: of records.Record; or ALREADY_CHAMPION; REPEATED: the same request was
+        refused before; UNMEASURED: the champion has to be measured on other examples first.
+    record: that was made; None for ALREADY_CHAMPION and UNMEASURED, the earlier one for REPEATED.
     """
 
     decision: str
@@ -50,7 +51,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Common:
+class SharedExamples:
     """Both runs on the examples that neither has trained on.
 
     note: what weakens the comparison, if anything.
@@ -64,15 +65,15 @@ class Common:
 
 
 def decide(
-    question: Question, config: Config, measure: Measure | None = None, dry_run: bool = False
+    request: PromotionRequest, config: Config, measure: Measure | None = None, dry_run: bool = False
 ) -> Outcome:
     """Decide, and append the record of it.
 
     Args:
-        question: about the candidate.
+        request: about the candidate.
         config: of the project.
         measure: measures a champion on examples that it was not judged on before; without it such
-            a question stays UNMEASURED.
+            a request stays UNMEASURED.
         dry_run: decide only.
 
     Raises:
@@ -81,147 +82,166 @@ def decide(
     name = config.data.dataset
     with records.locked_for_decision():
         known = records.read(name)
-        standing = records.champion(known)
-        if standing and standing.to.key == question.candidate.key:
-            return Outcome(STANDS, None)
-        side = evidence.of_run(question.candidate, config.data, question.version)
-        if earlier := _refused_before(question, config, side, known):
+        champion_record = records.champion(known)
+        if champion_record and champion_record.to.key == request.candidate.key:
+            return Outcome(ALREADY_CHAMPION, None)
+        evaluated = evidence.of_run(request.candidate, config.data, request.version)
+        if earlier := _refused_before(request, config, evaluated, known):
             return Outcome(REPEATED, earlier)
-        common = None
-        if standing and config.promotion.gate != "none":
-            common = _common(side, standing, config, measure, question.reason)
-            if common is None:
+        shared = None
+        if champion_record and config.promotion.gate != "none":
+            shared = _shared_examples(evaluated, champion_record, config, measure, request.reason)
+            if shared is None:
                 return Outcome(UNMEASURED, None)
-        outcome = _judge(question, config, side, standing, common, known)
+        outcome = _judge(request, config, evaluated, champion_record, shared, known)
         if outcome.record and not dry_run:
             records.append(name, outcome.record)
     return outcome
 
 
 def _refused_before(
-    question: Question, config: Config, side: Side, known: Sequence[Record]
+    request: PromotionRequest, config: Config, evaluated: EvaluatedRun, known: Sequence[Record]
 ) -> Record | None:
-    """The record since the last change of the champion that refused the same question."""
+    """The record since the last change of the champion that refused the same request."""
     for record in reversed(known):
         if record.decision in records.MAKES_CHAMPION:
             return None
-        same = record.to.key == side.judged.key and record.validation is not None
+        same = record.to.key == evaluated.judged.key and record.validation is not None
         if (
             same
             and record.validation is not None
-            and record.validation.sha256 == side.held.sha256
-            and record.numbers.get("settings") == _settings(question, config)
+            and record.validation.sha256 == evaluated.validation_set.sha256
+            and record.numbers.get("settings") == _settings(request, config)
         ):
             return record
     return None
 
 
-def _settings(question: Question, config: Config) -> dict[str, object]:
+def _settings(request: PromotionRequest, config: Config) -> dict[str, object]:
     return {
         **asdict(config.promotion),
         "metric": config.compare.metric,
-        "chosen_from": question.chosen_from,
-        "reason": question.reason,
+        "chosen_from": request.chosen_from,
+        "reason": request.reason,
     }
 
 
-def _common(
-    side: Side, standing: Record, config: Config, measure: Measure | None, reason: str | None
-) -> Common | None:
+def _shared_examples(
+    evaluated: EvaluatedRun,
+    champion_record: Record,
+    config: Config,
+    measure: Measure | None,
+    reason: str | None,
+) -> SharedExamples | None:
     """The champion on examples that the candidate holds out; None if it has to be measured."""
-    numbers = standing.numbers.get("to") or {}
-    validation = standing.validation
-    if validation and validation.sha256 == side.held.sha256:
-        rows = np.arange(len(side.predicted))
-        answers = evidence.unpack(side.held, validation)
-        return Common(rows, side.held.sha256, answers, numbers)
-    if validation and standing.to.data == side.judged.data:
-        held = evidence.held_out(config.data, standing.to.split)
-        if held.sha256 == validation.sha256:
-            return _intersection(side, held, evidence.unpack(held, validation), numbers)
+    numbers = champion_record.numbers.get("to") or {}
+    validation = champion_record.validation
+    if validation and validation.sha256 == evaluated.validation_set.sha256:
+        rows = np.arange(len(evaluated.predicted))
+        answers = evidence.unpack(evaluated.validation_set, validation)
+        return SharedExamples(rows, evaluated.validation_set.sha256, answers, numbers)
+    if validation and champion_record.to.data == evaluated.judged.data:
+        validation_set = evidence.load_validation_set(config.data, champion_record.to.split)
+        if validation_set.sha256 == validation.sha256:
+            return _intersection(
+                evaluated, validation_set, evidence.unpack(validation_set, validation), numbers
+            )
     if measure is None:
         return None
-    rows = np.arange(len(side.predicted))
+    rows = np.arange(len(evaluated.predicted))
     try:
-        measured = measure(standing.to, side.held)
+        measured = measure(champion_record.to, evaluated.validation_set)
     except UserError as error:
         if not reason:
             raise UserError(f"the champion can't be measured: {error}") from error
-        return Common(rows[:0], "", rows[:0], numbers, f"the champion can't be measured: {error}")
+        return SharedExamples(
+            rows[:0], "", rows[:0], numbers, f"the champion can't be measured: {error}"
+        )
     note = (
         "another data set than the champion's: both were measured on the new validation examples, "
         "of which the champion may have trained on some, which favours it"
     )
-    return Common(rows, side.held.sha256, measured.predicted, measured.numbers, note)
+    return SharedExamples(
+        rows, evaluated.validation_set.sha256, measured.predicted, measured.numbers, note
+    )
 
 
 def _intersection(
-    side: Side, held: Held, answers: NDArray[np.integer], numbers: dict[str, float]
-) -> Common:
-    digests, rows, others = np.intersect1d(side.held.digests, held.digests, return_indices=True)
-    note = (
-        f"each holds out different examples: compared on the {len(rows)} of {len(side.predicted)} "
-        "that neither has trained on"
+    evaluated: EvaluatedRun,
+    validation_set: ValidationSet,
+    answers: NDArray[np.integer],
+    numbers: dict[str, float],
+) -> SharedExamples:
+    digests, rows, others = np.intersect1d(
+        evaluated.validation_set.digests, validation_set.digests, return_indices=True
     )
-    return Common(rows, evidence.hash_of(digests), answers[others], numbers, note)
+    note = (
+        f"each holds out different examples: compared on the {len(rows)} of "
+        f"{len(evaluated.predicted)} that neither has trained on"
+    )
+    return SharedExamples(rows, evidence.hash_of(digests), answers[others], numbers, note)
 
 
 def _judge(
-    question: Question,
+    request: PromotionRequest,
     config: Config,
-    side: Side,
-    standing: Record | None,
-    common: Common | None,
+    evaluated: EvaluatedRun,
+    champion_record: Record | None,
+    shared: SharedExamples | None,
     known: Sequence[Record],
 ) -> Outcome:
-    compared = _compare(side, common, config.compare.metric)
-    champion = standing.numbers.get("to") if standing else None
+    compared = _compare(evaluated, shared, config.compare.metric)
+    champion = champion_record.numbers.get("to") if champion_record else None
     shown = Evidence(
-        candidate=side.numbers,
-        champion=common.numbers if common else champion,
+        candidate=evaluated.numbers,
+        champion=shared.numbers if shared else champion,
         paired=compared,
-        chosen_from=question.chosen_from,
-        reason=question.reason,
+        chosen_from=request.chosen_from,
+        reason=request.reason,
     )
     decision = gate.decide(shown, config.promotion)
     record = Record(
         time=records.now(),
         who=records.who(),
-        command=question.command,
+        command=request.command,
         decision=records.PROMOTED if decision.promoted else records.REFUSED,
-        to=side.judged,
-        from_=standing.to if standing else None,
-        reason=_reason(decision, common),
+        to=evaluated.judged,
+        from_=champion_record.to if champion_record else None,
+        reason=_reason(decision, shared),
         numbers={
-            "to": side.numbers,
+            "to": evaluated.numbers,
             "from": shown.champion,
             "paired": asdict(compared) if compared else None,
-            "settings": _settings(question, config),
+            "settings": _settings(request, config),
         },
-        validation=_validation(side, common if compared else None, known),
+        validation=_validation(evaluated, shared if compared else None, known),
     )
     return Outcome(record.decision, record)
 
 
-def _reason(decision: Decision, common: Common | None) -> str:
-    return f"{decision.reason} ({common.note})" if common and common.note else decision.reason
+def _reason(decision: Decision, shared: SharedExamples | None) -> str:
+    return f"{decision.reason} ({shared.note})" if shared and shared.note else decision.reason
 
 
-def _compare(side: Side, common: Common | None, metric: str) -> Paired | None:
-    if common is None or len(common.rows) < paired.FEWEST:
+def _compare(
+    evaluated: EvaluatedRun, shared: SharedExamples | None, metric: str
+) -> PairedComparison | None:
+    if shared is None or len(shared.rows) < paired.FEWEST:
         return None
-    labels = np.asarray(side.held.examples.labels)[common.rows]
-    return paired.compare(metric, labels, side.predicted[common.rows], common.champion)
+    labels = np.asarray(evaluated.validation_set.examples.labels)[shared.rows]
+    return paired.compare(metric, labels, evaluated.predicted[shared.rows], shared.champion)
 
 
-def _validation(side: Side, common: Common | None, known: Sequence[Record]) -> Validation:
-    judged = common.sha256 if common else None
+def _validation(
+    evaluated: EvaluatedRun, shared: SharedExamples | None, known: Sequence[Record]
+) -> Validation:
+    judged = shared.sha256 if shared else None
     before = [one for one in known if one.validation and one.validation.judged_sha256 == judged]
     return Validation(
-        sha256=side.held.sha256,
-        examples=len(side.predicted),
+        sha256=evaluated.validation_set.sha256,
+        examples=len(evaluated.predicted),
         judged_sha256=judged,
-        judged=len(common.rows) if common else 0,
-        times=len({one.to.key for one in before} | {side.judged.key}) if common else 0,
-        answers=evidence.pack(side.held, side.predicted),
+        judged=len(shared.rows) if shared else 0,
+        times=len({one.to.key for one in before} | {evaluated.judged.key}) if shared else 0,
+        answers=evidence.pack(evaluated.validation_set, evaluated.predicted),
     )

@@ -20,7 +20,7 @@ from image_classification.data.arrays import Examples, Split
 from image_classification.data.splits import split_for_run
 from image_classification.evaluation import metrics
 from image_classification.promotion.candidates import Candidate
-from image_classification.promotion.records import Judged, Validation
+from image_classification.promotion.records import JudgedRun, Validation
 
 COSTS = ("parameters", "model_bytes", "microseconds_batch_1", "microseconds_batch_256")
 WEIGHTS = "model.weights.h5"  # within a file of Keras' format
@@ -28,7 +28,7 @@ AT_ONCE = 1000  # images that are read at a time
 
 
 @dataclass(frozen=True)
-class Held:
+class ValidationSet:
     """The examples that a run holds out for validation.
 
     examples: images and labels.
@@ -58,15 +58,15 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Side:
+class EvaluatedRun:
     """One of two runs that are compared.
 
     predicted: (n,), the classes that it predicts for the examples that it holds out.
     numbers: see gate.Evidence.
     """
 
-    judged: Judged
-    held: Held
+    judged: JudgedRun
+    validation_set: ValidationSet
     predicted: NDArray[np.integer]
     numbers: dict[str, float]
 
@@ -76,18 +76,18 @@ def hash_of(digests: NDArray[np.uint64]) -> str:
     return hashlib.sha256(digests.tobytes()).hexdigest()
 
 
-def held_out(data: DataConfig, split: dict[str, Any]) -> Held:
-    """The validation examples of a run, by the settings in `Judged.split`.
+def load_validation_set(data: DataConfig, split: dict[str, Any]) -> ValidationSet:
+    """The validation examples of a run, by the settings in `JudgedRun.split`.
 
     Raises:
         UserError: the split is missing, damaged, or made from other settings.
     """
     drawn = replace(data, split_per_seed=split["split_per_seed"], folds=split["folds"])
     found: Split = split_for_run(paths.SPLIT, drawn, split["seed"])
-    return Held(found.validation, found.classes)
+    return ValidationSet(found.validation, found.classes)
 
 
-def of_run(candidate: Candidate, data: DataConfig, version: int | None) -> Side:
+def of_run(candidate: Candidate, data: DataConfig, version: int | None) -> EvaluatedRun:
     """A run of the pipeline, from what `train` and `evaluate` wrote.
 
     Raises:
@@ -99,12 +99,12 @@ def of_run(candidate: Candidate, data: DataConfig, version: int | None) -> Side:
     if training["run"] != candidate.key:
         raise UserError(f"{folder} holds a later run than the one compared: run `dvc repro`")
     split = {"seed": candidate.seed, "split_per_seed": data.split_per_seed, "folds": data.folds}
-    held = held_out(data, split)
-    predicted = _read_predicted(evaluation / paths.VALIDATION_FILE, held, again)
+    validation_set = load_validation_set(data, split)
+    predicted = _read_predicted(evaluation / paths.VALIDATION_FILE, validation_set, again)
     validation = ("validation_calibration_error",)
     scores = readers.read_numbers(evaluation / paths.METRICS_FILE, validation, again)
     costs = readers.read_numbers(evaluation / paths.COSTS_FILE, COSTS, again)
-    judged = Judged(
+    judged = JudgedRun(
         run=candidate.run,
         model=candidate.model,
         key=candidate.key,
@@ -115,24 +115,28 @@ def of_run(candidate: Candidate, data: DataConfig, version: int | None) -> Side:
         split=split,
     )
     error = float(scores["validation_calibration_error"])
-    numbers = {**scores_of(held, predicted), "calibration_error": error}
-    return Side(judged, held, predicted, {**numbers, **{key: costs[key] for key in COSTS}})
+    numbers = {**scores_of(validation_set, predicted), "calibration_error": error}
+    return EvaluatedRun(
+        judged, validation_set, predicted, {**numbers, **{key: costs[key] for key in COSTS}}
+    )
 
 
-def scores_of(held: Held, predicted: NDArray[np.integer]) -> dict[str, float]:
+def scores_of(validation_set: ValidationSet, predicted: NDArray[np.integer]) -> dict[str, float]:
     """Accuracy, and the recall of the worst class of those that occur; from 0 to 1."""
-    labels = np.asarray(held.examples.labels)
+    labels = np.asarray(validation_set.examples.labels)
     hits = predicted == labels
     counts = np.bincount(labels)
     recalls = np.bincount(labels, hits)[counts > 0] / counts[counts > 0]
     return {"accuracy": float(hits.mean()), "worst_class_recall": float(recalls.min())}
 
 
-def of_probabilities(held: Held, probabilities: NDArray[np.float32]) -> dict[str, float]:
+def of_probabilities(
+    validation_set: ValidationSet, probabilities: NDArray[np.float32]
+) -> dict[str, float]:
     """As `scores_of`, and the calibration error, of probabilities (n, classes)."""
-    labels = np.asarray(held.examples.labels)
+    labels = np.asarray(validation_set.examples.labels)
     error = metrics.calibration_error(metrics.reliability(labels, probabilities))
-    return {**scores_of(held, probabilities.argmax(axis=1)), "calibration_error": error}
+    return {**scores_of(validation_set, probabilities.argmax(axis=1)), "calibration_error": error}
 
 
 def weights_sha256(path: Path, hint: str) -> str:
@@ -151,19 +155,20 @@ def weights_sha256(path: Path, hint: str) -> str:
     return digest.hexdigest()
 
 
-def pack(held: Held, predicted: NDArray[np.integer]) -> str:
+def pack(validation_set: ValidationSet, predicted: NDArray[np.integer]) -> str:
     """Predictions as text: how far each is from the label, in classes, compressed; most are 0."""
-    away = (predicted.astype(np.int64) - held.examples.labels) % len(held.classes)
+    labels, classes = validation_set.examples.labels, len(validation_set.classes)
+    away = (predicted.astype(np.int64) - labels) % classes
     return base64.b64encode(zlib.compress(away.astype("<u2").tobytes(), 9)).decode()
 
 
-def unpack(held: Held, validation: Validation) -> NDArray[np.integer]:
+def unpack(validation_set: ValidationSet, validation: Validation) -> NDArray[np.integer]:
     """The predictions in a record for these very examples.
 
     Raises:
         UserError: they are damaged.
     """
-    count = len(held.examples.labels)
+    labels, count = validation_set.examples.labels, len(validation_set.examples.labels)
     try:
         packed = base64.b64decode(validation.answers, validate=True)
         away = np.frombuffer(zlib.decompressobj().decompress(packed, 2 * count + 1), "<u2")
@@ -171,16 +176,16 @@ def unpack(held: Held, validation: Validation) -> NDArray[np.integer]:
         raise UserError(f"the predictions in a record are damaged ({error})") from error
     if len(away) != count:
         raise UserError(f"a record has predictions for {len(away)} examples, expected {count}")
-    return np.asarray((away.astype(np.int64) + held.examples.labels) % len(held.classes))
+    return np.asarray((away.astype(np.int64) + labels) % len(validation_set.classes))
 
 
-def _read_predicted(path: Path, held: Held, hint: str) -> NDArray[np.integer]:
-    count = len(held.examples.labels)
+def _read_predicted(path: Path, validation_set: ValidationSet, hint: str) -> NDArray[np.integer]:
+    count = len(validation_set.examples.labels)
     table = tables.read_table(path, {"predicted": str, "actual": str}, count, hint)
-    numbers = {name: number for number, name in enumerate(held.classes)}
+    numbers = {name: number for number, name in enumerate(validation_set.classes)}
     predicted, actual = (table[name].map(numbers) for name in ("predicted", "actual"))
     if len(table) != count or predicted.isna().any():
         raise UserError(f"{path}: there must be a class for each of {count} images: {hint}")
-    if not np.array_equal(actual.to_numpy(), np.asarray(held.examples.labels)):
+    if not np.array_equal(actual.to_numpy(), np.asarray(validation_set.examples.labels)):
         raise UserError(f"{path}: has other validation images than the split: {hint}")
     return predicted.to_numpy(np.int64)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from image_classification.comparison.verdict import SIGNIFICANCE
 from image_classification.core.config import PromotionConfig
-from image_classification.promotion.paired import Paired
+from image_classification.promotion.paired import PairedComparison
 
 TIMES = ("microseconds_batch_1", "microseconds_batch_256")
 
@@ -24,7 +24,7 @@ class Evidence:
 
     candidate: Mapping[str, float]
     champion: Mapping[str, float] | None
-    paired: Paired | None
+    paired: PairedComparison | None
     chosen_from: int
     reason: str | None
 

@@ -12,7 +12,7 @@ FEWEST = 2  # examples that a comparison needs
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """What two models score on the same examples.
 
     metric: one of contributions.METRICS.
@@ -37,7 +37,7 @@ def compare(
     labels: NDArray[np.integer],
     candidate: NDArray[np.integer],
     champion: NDArray[np.integer],
-) -> Paired:
+) -> PairedComparison:
     """Compare two models by their predictions for the same examples.
 
     Args:
@@ -49,7 +49,7 @@ def compare(
     first = contributions(metric, labels, candidate[None])
     second = contributions(metric, labels, champion[None])
     found = statistical_tests.compare(first, second, None, pairs=1)
-    return Paired(
+    return PairedComparison(
         metric=metric,
         examples=len(labels),
         candidate=float(first.mean()),

@@ -31,7 +31,7 @@ PAIRED = ("examples", "candidate", "champion", "difference", "low", "high", "p_v
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRun:
     """A run whose model a decision is about.
 
     run: its name, such as cnn-0, and model, such as cnn.
@@ -86,8 +86,8 @@ class Record:
     who: str
     command: str
     decision: str
-    to: Judged
-    from_: Judged | None
+    to: JudgedRun
+    from_: JudgedRun | None
     reason: str
     numbers: dict[str, Any]
     validation: Validation | None = field(default=None)
@@ -209,8 +209,8 @@ def _record(values: dict[str, Any]) -> Record:
     )
 
 
-def _judged(values: dict[str, Any]) -> Judged:
-    found = Judged(**values)
+def _judged(values: dict[str, Any]) -> JudgedRun:
+    found = JudgedRun(**values)
     for name in ("run", "model", "key", "sha256", "weights_sha256", "data"):
         _require(getattr(found, name), str, name)
     if found.version is not None:

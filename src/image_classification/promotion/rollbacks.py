@@ -21,37 +21,39 @@ def roll_back(name: str, number: int | None, reason: str | None) -> Record:
     """
     with records.locked_for_decision():
         known = records.read(name)
-        standing = records.champion(known)
-        if standing is None:
+        champion_record = records.champion(known)
+        if champion_record is None:
             raise UserError(f"{records.file_of(name)} names no champion: `dvc repro` makes one")
-        earlier = _earlier(known, standing, number)
-        judged = earlier.validation
+        earlier = _earlier(known, champion_record, number)
+        validation = earlier.validation
         record = Record(
             time=records.now(),
             who=records.who(),
             command="rollback",
             decision=records.ROLLED_BACK,
             to=earlier.to,
-            from_=standing.to,
+            from_=champion_record.to,
             reason=f"a person's reason: {reason}" if reason else "no reason given",
-            numbers={**earlier.numbers, "from": standing.numbers.get("to"), "paired": None},
-            validation=judged and replace(judged, judged_sha256=None, judged=0, times=0),
+            numbers={**earlier.numbers, "from": champion_record.numbers.get("to"), "paired": None},
+            validation=validation and replace(validation, judged_sha256=None, judged=0, times=0),
         )
         records.append(name, record)
     return record
 
 
-def _earlier(known: Sequence[Record], standing: Record, number: int | None) -> Record:
+def _earlier(known: Sequence[Record], champion_record: Record, number: int | None) -> Record:
     numbered = {
         place: record
         for place, record in enumerate(known, start=1)
-        if record.decision in records.MAKES_CHAMPION and record.to.key != standing.to.key
+        if record.decision in records.MAKES_CHAMPION and record.to.key != champion_record.to.key
     }
     if not numbered:
-        raise UserError(f"{standing.to.run} is the only champion so far: nothing to roll back to")
+        raise UserError(
+            f"{champion_record.to.run} is the only champion so far: nothing to roll back to"
+        )
     if number is None:
         # The one that the standing champion replaced, also after a rollback.
-        replaced = standing.from_.key if standing.from_ else ""
+        replaced = champion_record.from_.key if champion_record.from_ else ""
         return next(
             (record for record in reversed(numbered.values()) if record.to.key == replaced),
             next(reversed(numbered.values())),

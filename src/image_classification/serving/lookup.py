@@ -39,7 +39,7 @@ def best_keys(name: str) -> list[str]:
         UserError: nothing has been compared yet.
     """
     champion = records.champion(records.read(name))
-    best = {candidate.model: candidate.key for candidate in reversed(candidates.compared())}
+    best = {candidate.model: candidate.key for candidate in reversed(candidates.read())}
     keys = [champion.to.key] if champion else []
     return list(dict.fromkeys([*keys, *reversed(best.values())]))
 
@@ -65,7 +65,7 @@ def key_of(word: str, name: str) -> str | None:
         return word
     if word.isdecimal():
         return _known_versions(name).get(int(word))
-    return candidates.named(candidates.compared(), word).key
+    return candidates.find(candidates.read(), word).key
 
 
 def run_with(key: str) -> TrainedRun | None:

@@ -22,7 +22,7 @@ PREFIX = "promotion."  # of the tags
 HEADING = "\n\n## Promotion\n\n"  # heads the last section of a version's description
 
 
-def tell(
+def update_registry(
     name: str,
     champion: str | None,
     tags: Mapping[str, Mapping[str, str]],

@@ -39,7 +39,7 @@ def best_runs() -> list[str]:
     if not LEADERBOARD.exists():
         return []
     best: dict[str, str] = {}
-    for candidate in candidates.compared():  # best first
+    for candidate in candidates.read():  # best first
         best.setdefault(candidate.model, candidate.key)
     return [key for key in best.values() if (paths.EXPORTED / key / DESCRIPTION_FILE).is_file()]
 

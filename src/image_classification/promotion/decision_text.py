@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from image_classification.promotion import records
-from image_classification.promotion.decisions import REPEATED, STANDS, UNMEASURED, Outcome
-from image_classification.promotion.records import Judged, Record
+from image_classification.promotion.decisions import ALREADY_CHAMPION, REPEATED, UNMEASURED, Outcome
+from image_classification.promotion.records import JudgedRun, Record
 
 
 def outcome(found: Outcome, name: str) -> str:
-    """What came of a question about a candidate, in one line."""
-    if found.decision == STANDS:
+    """What came of a request about a candidate, in one line."""
+    if found.decision == ALREADY_CHAMPION:
         return f"{name} is already champion"
     if found.decision == UNMEASURED:
         return f"{name}: the champion was judged on other validation examples, and is measured now"
@@ -21,7 +21,7 @@ def outcome(found: Outcome, name: str) -> str:
 
 def sentence(record: Record) -> str:
     """A decision in one line."""
-    to, before = called(record.to), called(record.from_) if record.from_ else None
+    to, before = title(record.to), title(record.from_) if record.from_ else None
     if record.decision == records.REFUSED:
         said = f"refused: {to} does not replace the champion {before}: {record.reason}"
     elif record.decision == records.ROLLED_BACK:
@@ -32,22 +32,24 @@ def sentence(record: Record) -> str:
     return "; ".join([said, *_numbers(record)])
 
 
-def called(judged: Judged) -> str:
+def title(judged: JudgedRun) -> str:
     """A run's name, with its version if that is known."""
     return judged.run if judged.version is None else f"{judged.run} (version {judged.version})"
 
 
 def history(known: Sequence[Record]) -> str:
     """All decisions, a line each, and how many candidates the latest validation examples judged."""
-    standing = records.champion(known)
+    champion_record = records.champion(known)
     lines = [
-        f"{number:>3}{'*' if record is standing else ' '} {record.time}  {record.who} by "
+        f"{number:>3}{'*' if record is champion_record else ' '} {record.time}  {record.who} by "
         f"{record.command}  {sentence(record)}"
         for number, record in enumerate(known, start=1)
     ]
-    judged = [one.validation for one in known if one.validation and one.validation.judged_sha256]
-    if judged:
-        last = judged[-1]
+    validations = [
+        one.validation for one in known if one.validation and one.validation.judged_sha256
+    ]
+    if validations:
+        last = validations[-1]
         lines.append(
             f"The validation examples {str(last.judged_sha256)[:12]} ({last.judged:,}) were used "
             f"to judge {_times(last.times)}; the more they judge, the likelier it is that one "

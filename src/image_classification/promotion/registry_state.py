@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from image_classification.promotion import records, words
+from image_classification.promotion import decision_text, records
 from image_classification.promotion.records import Record
 
 LONGEST = 1000  # characters of a tag
@@ -11,7 +11,7 @@ PREFIX = "promotion."
 
 
 @dataclass(frozen=True)
-class Told:
+class RegistryState:
     """What MLflow is to show; runs by their keys.
 
     champion: the run; None if there is none.
@@ -24,18 +24,19 @@ class Told:
     texts: dict[str, str]
 
 
-def told(known: Sequence[Record]) -> Told:
+def of_records(known: Sequence[Record]) -> RegistryState:
     """What MLflow is to show of the records, which come oldest first."""
-    standing = records.champion(known)
+    champion_record = records.champion(known)
     tags: dict[str, dict[str, str]] = {}
     lines: dict[str, list[str]] = {}
     for number, record in enumerate(known, start=1):
         tags[record.to.key] = _tags(number, record)
         for judged in filter(None, (record.to, record.from_)):
-            line = f"- {record.time}, {record.who} by {record.command}: {words.sentence(record)}"
+            sentence = decision_text.sentence(record)
+            line = f"- {record.time}, {record.who} by {record.command}: {sentence}"
             lines.setdefault(judged.key, []).append(line)
     texts = {key: "\n".join(found) for key, found in lines.items()}
-    return Told(standing.to.key if standing else None, tags, texts)
+    return RegistryState(champion_record.to.key if champion_record else None, tags, texts)
 
 
 def _tags(number: int, record: Record) -> dict[str, str]:
@@ -46,7 +47,7 @@ def _tags(number: int, record: Record) -> dict[str, str]:
         "time": record.time,
         "who": record.who,
         "reason": record.reason,
-        "from": words.called(record.from_) if record.from_ else "none",
+        "from": decision_text.title(record.from_) if record.from_ else "none",
         "sha256": record.to.sha256,
     }
     paired = record.numbers.get("paired")
