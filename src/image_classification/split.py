@@ -18,7 +18,7 @@ from image_classification.data.own_split import Inventory, Plan
 from image_classification.data.splits import hold_out
 from image_classification.formats import bulk_decode
 from image_classification.formats.bulk_decode import Decoded
-from image_classification.formats.decode import GREY_MODES, Found
+from image_classification.formats.decode import GREY_MODES, ImageHeader
 from image_classification.formats.idx import read_idx
 from image_classification.formats.kinds import READERS
 from image_classification.formats.listing import require_listed
@@ -118,7 +118,7 @@ def _own(data: DataConfig) -> None:
         print(line, file=sys.stderr)
 
 
-def _inspected(reading: Reading) -> tuple[list[ImageRecord], list[Found], list[Problem]]:
+def _inspected(reading: Reading) -> tuple[list[ImageRecord], list[ImageHeader], list[Problem]]:
     """The images that have a header, what it says, and the problems so far."""
     problems = list(reading.problems)
     records, found = [], []
@@ -132,20 +132,20 @@ def _inspected(reading: Reading) -> tuple[list[ImageRecord], list[Found], list[P
     return records, found, problems
 
 
-def _inventory(records: list[ImageRecord], found: list[Found], decoded: Decoded) -> Inventory:
+def _inventory(records: list[ImageRecord], found: list[ImageHeader], decoded: Decoded) -> Inventory:
     return Inventory(
         names=[record.name for record in records],
         labels=[record.label for record in records],
         parts=[record.part for record in records],
         groups=[record.group for record in records],
         hashes=decoded.hashes,
-        outlines=decoded.outlines,
+        perceptual_hashes=decoded.perceptual_hashes,
         sizes=[(image.width, image.height) for image in found],
         modes=[image.mode for image in found],
     )
 
 
-def _shape(data: DataConfig, found: list[Found]) -> tuple[int, int, int]:
+def _shape(data: DataConfig, found: list[ImageHeader]) -> tuple[int, int, int]:
     """The shape that is set, or else that of the images: their size if all share a small one."""
     if data.image_shape:
         height, width, channels = data.image_shape

@@ -45,7 +45,7 @@ from image_classification.training.precision import usable_precision
 INPUT_EXAMPLES = 5  # images that come with the logged model
 # Details that MLflow's tables do not list, unless they are overridden; config.yaml has them all.
 DETAILS = ("data.classes", "data.image_shape", "model.family", "model.fast", "model.layers")
-Watch = Callable[[dict[str, float]], None]  # called with each row of fit.EpochRecord
+OnEpoch = Callable[[dict[str, float]], None]  # called with each row of fit.EpochReporter
 SPACE = 32 * 2**20  # bytes that a run needs on the disk, with room to spare
 
 
@@ -66,7 +66,7 @@ def main(config: Config) -> int:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The result of a run; the rows of `history` are those of fit.EpochRecord."""
+    """The result of a run; the rows of `history` are those of fit.EpochReporter."""
 
     name: str
     key: str  # of the run
@@ -82,17 +82,17 @@ class TrainedModel:
         }
 
 
-def train(config: Config, watch: Watch = lambda row: None) -> TrainedModel:
+def train(config: Config, on_epoch: OnEpoch = lambda row: None) -> TrainedModel:
     """Train the configured model, write it to `output_dir`, and log the run to MLflow.
 
     A run that was killed resumes after its last finished epoch, under the same key.
 
     Args:
         config: all settings.
-        watch: called with the row of each epoch; it may end the run with a PrunedError.
+        on_epoch: called with the row of each epoch; it may end the run with a PrunedError.
 
     Raises:
-        PrunedError: `watch` has ended the run, which MLflow then shows as KILLED.
+        PrunedError: `on_epoch` has ended the run, which MLflow then shows as KILLED.
         UserError: there is no split, or one made from other data; the folder can't be written;
             the model can't be built; another process is working on this run.
     """
@@ -108,7 +108,7 @@ def train(config: Config, watch: Watch = lambda row: None) -> TrainedModel:
     folder = run_folder.run_folder(origin[provenance.TRAINING_KEY])
     with _open_run(config, origin, folder) as run:
         with run.system_metrics(), devices.scope() if devices else nullcontext():
-            model, history = _fit(config, precision, split, run, folder, watch)
+            model, history = _fit(config, precision, split, run, folder, on_epoch)
         trained = TrainedModel(
             paths.run_name(config.model.name, config.seed), run.key, model, history
         )
@@ -200,7 +200,7 @@ def _is_part(key: str, of: Iterable[str]) -> bool:
 
 
 def _fit(
-    config: Config, precision: str, split: Split, run: LiveRun, folder: Path, watch: Watch
+    config: Config, precision: str, split: Split, run: LiveRun, folder: Path, on_epoch: OnEpoch
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Build the model and fit it to the training examples; save and log every epoch."""
     keras.utils.clear_session()  # a sweep trains several models in one process
@@ -218,7 +218,7 @@ def _fit(
         shown = ", ".join(f"{name} {value:.4g}" for name, value in list(state.rows[-1].items())[1:])
         print(f"epoch {len(state.rows)} of {config.recipe.epochs}: {shown}", flush=True)
         end_if_interrupted()
-        watch(state.rows[-1])
+        on_epoch(state.rows[-1])
 
     augment = augmentation(config.augmentation, config.seed)
     rows = fit_in_phases(

@@ -36,15 +36,17 @@ EXAMPLES = 19 / 192 - (1 / 64 + 1 / 32)
 
 
 def test_several_runs_each_as_worked_by_hand() -> None:
-    pooled = PooledVariance(0.05, freedom=6, alike=True)  # with four other models, say
+    pooled = PooledVariance(
+        0.05, degrees_of_freedom=6, equal_variances=True
+    )  # with four other models, say
     compared = statistical_tests.compare(FIRST, SECOND, pooled, pairs=15)
 
     assert compared.difference == 5 / 8 - 1 / 4
     assert compared.seed_variance == pytest.approx(2 * 0.05)
     assert compared.example_variance == pytest.approx(EXAMPLES)
     error = (2 * 0.05 / 2 + EXAMPLES) ** 0.5
-    freedom = error**4 / (0.05**2 / 6 + EXAMPLES**2 / 3)
-    students = scipy.stats.t(freedom)
+    degrees_of_freedom = error**4 / (0.05**2 / 6 + EXAMPLES**2 / 3)
+    students = scipy.stats.t(degrees_of_freedom)
     assert compared.p_value == pytest.approx(2 * students.sf(0.375 / error))
     margin = students.ppf(1 - 0.05 / 15 / 2) * error  # Bonferroni's
     assert compared.interval.low == pytest.approx(0.375 - margin)
@@ -68,8 +70,8 @@ def test_several_runs_each_as_worked_by_hand() -> None:
 def test_where_models_are_unlike_the_larger_variance_over_seeds_counts(
     pooled: float, own: bool
 ) -> None:
-    unlike = PooledVariance(pooled, freedom=6, alike=False)
-    compared = statistical_tests.compare(FIRST, SECOND, unlike, pairs=1)
+    unequal = PooledVariance(pooled, degrees_of_freedom=6, equal_variances=False)
+    compared = statistical_tests.compare(FIRST, SECOND, unequal, pairs=1)
 
     # Variances of the scores, then of their means.
     scores = 1 / 32 + 1 / 8
@@ -79,9 +81,11 @@ def test_where_models_are_unlike_the_larger_variance_over_seeds_counts(
         return
     assert compared.seed_variance == pytest.approx(scores)
     error = (sum(seeds) + EXAMPLES) ** 0.5
-    freedom = error**4 / (seeds[0] ** 2 / 1 + seeds[1] ** 2 / 1 + EXAMPLES**2 / 3)
-    assert (error, freedom) == pytest.approx((0.360844, 3.354204), abs=1e-6)
-    assert compared.p_value == pytest.approx(2 * scipy.stats.t(freedom).sf(0.375 / error))
+    degrees_of_freedom = error**4 / (seeds[0] ** 2 / 1 + seeds[1] ** 2 / 1 + EXAMPLES**2 / 3)
+    assert (error, degrees_of_freedom) == pytest.approx((0.360844, 3.354204), abs=1e-6)
+    assert compared.p_value == pytest.approx(
+        2 * scipy.stats.t(degrees_of_freedom).sf(0.375 / error)
+    )
 
 
 def test_the_variance_over_seeds_is_pooled_over_all_models() -> None:
@@ -89,7 +93,9 @@ def test_the_variance_over_seeds_is_pooled_over_all_models() -> None:
 
     pooled = statistical_tests.pooled_variance([FIRST, SECOND, third])
 
-    assert pooled == PooledVariance((1 / 32 + 1 / 8 + 1 / 8) / 3, freedom=3, alike=True)
+    assert pooled == PooledVariance(
+        (1 / 32 + 1 / 8 + 1 / 8) / 3, degrees_of_freedom=3, equal_variances=True
+    )
     assert statistical_tests.pooled_variance([FIRST[:1], SECOND[:1]]) is None
 
 
@@ -100,17 +106,17 @@ def scores_with(spreads: list[float], runs: int = 10) -> list[Hits]:
     return [np.arange(1000) < counts[:, None] for counts in rights]
 
 
-def test_models_are_unlike_where_bartletts_test_doubts_that_they_are_alike() -> None:
-    def alike(*spreads: float) -> bool:
+def test_variances_are_unequal_where_bartletts_test_doubts_that_they_are_equal() -> None:
+    def equal_variances(*spreads: float) -> bool:
         pooled = statistical_tests.pooled_variance(scores_with([*spreads]))
         assert pooled is not None
-        return pooled.alike
+        return pooled.equal_variances
 
     # By scipy.stats.bartlett: p-values of 0.252 and 0.163.
-    assert alike(0.1, 0.1, 0.17, 0.1)
-    assert not alike(0.1, 0.1, 0.18, 0.1)
-    assert not alike(0.1, 0.1, 0.0, 0.1)
-    assert alike(0.0)  # there is nothing to compare it with
+    assert equal_variances(0.1, 0.1, 0.17, 0.1)
+    assert not equal_variances(0.1, 0.1, 0.18, 0.1)
+    assert not equal_variances(0.1, 0.1, 0.0, 0.1)
+    assert equal_variances(0.0)  # there is nothing to compare it with
 
 
 def test_without_variance_over_seeds_examples_are_all_the_chance_there_is() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from image_classification.data.assignment import assign, targets, units
+from image_classification.data.assignment import assign, quotas, units
 
 SHARES = (0.15, 0.15)
 
@@ -21,7 +21,7 @@ def test_shares_are_within_one_example_of_what_was_asked(
     counts: list[int], shares: tuple[float, float], seed: int
 ) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    wanted = targets(counts, shares)
+    wanted = quotas(counts, shares)
     parts = assign(labels, np.arange(len(labels)), wanted, seed)
 
     assert np.array_equal(parts, assign(labels, np.arange(len(labels)), wanted, seed))
@@ -46,7 +46,7 @@ def test_what_belongs_together_is_never_on_both_sides(data: st.DataObject, seed:
     labels = generator.integers(0, 3, count)
     labels[:9] = [0, 1, 2] * 3
     together = units(groups, pixels)
-    wanted = targets(np.bincount(labels, minlength=3).tolist(), SHARES)
+    wanted = quotas(np.bincount(labels, minlength=3).tolist(), SHARES)
 
     parts = assign(labels, together, wanted, seed)
 
@@ -65,6 +65,6 @@ def test_groups_of_a_tenth_come_near_to_the_shares() -> None:
     labels = np.tile(np.arange(4), 100)
     together = np.repeat(np.arange(100), 4)
 
-    parts = assign(labels, together, targets([100] * 4, SHARES), 0)
+    parts = assign(labels, together, quotas([100] * 4, SHARES), 0)
 
     assert np.bincount(parts).tolist() == pytest.approx([60, 60, 280], abs=4)

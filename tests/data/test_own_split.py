@@ -25,7 +25,7 @@ def inventory(labels: list[str], groups: Sequence[str | None] = ()) -> Inventory
         parts=[None] * count,
         groups=groups or [None] * count,
         hashes=[str(number).encode() for number in range(count)],
-        outlines=np.arange(count, dtype=np.uint64),
+        perceptual_hashes=np.arange(count, dtype=np.uint64),
         sizes=[(8, 8)] * count,
         modes=["L"] * count,
     )

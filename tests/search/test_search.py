@@ -42,12 +42,12 @@ def config(compose: Compose, search: SearchConfig) -> Config:
     return replace(compose("model=tiny_cnn"), search=search, trial=0)
 
 
-def trained(config: Config, watch: job.Watch, epochs: int = 3) -> Any:
+def trained(config: Config, on_epoch: job.OnEpoch, epochs: int = 3) -> Any:
     """A training that is the better the nearer its rate is to 0.01."""
     best = 1 - abs(config.recipe.learning_rate - 0.01)
     rows = [{"epoch": float(i), "val_accuracy": best - 0.1 / (i + 1)} for i in range(epochs)]
     for row in rows:
-        watch(row)
+        on_epoch(row)
     return SimpleNamespace(history=pd.DataFrame(rows))
 
 
@@ -173,11 +173,11 @@ def test_a_trial_cut_short_goes_on_with_its_values_and_a_failed_one_begins_anew(
 ) -> None:
     seen = []
 
-    def killed(given: Config, watch: job.Watch) -> Any:
+    def killed(given: Config, on_epoch: job.OnEpoch) -> Any:
         seen.append(given.recipe.learning_rate)
         raise SystemExit(143)
 
-    def failing(given: Config, watch: job.Watch) -> Any:
+    def failing(given: Config, on_epoch: job.OnEpoch) -> Any:
         seen.append(given.recipe.learning_rate)
         raise UserError("the disk is full")
 
@@ -216,10 +216,10 @@ def test_the_same_trial_at_once_is_refused_and_leaves_the_first_one_alone(
     def refused(*_: object) -> Any:
         raise AssertionError("trained twice")
 
-    def meanwhile(given: Config, watch: job.Watch) -> Any:
+    def meanwhile(given: Config, on_epoch: job.OnEpoch) -> Any:
         with pytest.raises(UserError, match="is working on trial 0 of tried: wait until it ends"):
             job.main(config, refused)
-        return trained(given, watch)
+        return trained(given, on_epoch)
 
     assert job.main(config, meanwhile) == 0
     states = [trial.state for trial in study.load(search.storage, search.study).trials]
@@ -231,7 +231,7 @@ def test_a_trial_that_diverges_counts_as_pruned(
 ) -> None:
     search = replace(search, metric="val_loss")
 
-    def diverging(given: Config, watch: job.Watch) -> Any:
+    def diverging(given: Config, on_epoch: job.OnEpoch) -> Any:
         rows = [{"epoch": 0.0, "val_loss": 2.0}, {"epoch": 1.0, "val_loss": math.nan}]
         return SimpleNamespace(history=pd.DataFrame(rows))
 
@@ -248,7 +248,7 @@ def test_no_trial_is_pruned_after_its_last_epoch(config: Config, search: SearchC
     search = replace(search, space=space)
     for number in range(12):
         given = replace(config, search=search, trial=number)
-        assert job.main(given, lambda given, watch: trained(given, watch, epochs=1)) == 0
+        assert job.main(given, lambda given, on_epoch: trained(given, on_epoch, epochs=1)) == 0
 
     found = study.load(search.storage, search.study)
     assert {trial.state for trial in found.trials} == {TrialState.COMPLETE}

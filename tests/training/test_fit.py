@@ -17,7 +17,7 @@ from image_classification.data.arrays import Examples
 from image_classification.models import build
 from image_classification.training import fit as fitting
 from image_classification.training.checkpoint import State
-from image_classification.training.fit import EpochRecord, ManySteps, fit
+from image_classification.training.fit import EpochReporter, MultiStepTrainer, fit
 from image_classification.training.schedules import learning_rate
 
 TRAIN, VALIDATION = tiny_examples(50, seed=0), tiny_examples(20, seed=1)
@@ -65,13 +65,13 @@ def test_a_row_is_what_keras_measured_the_rate_and_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows: list[dict[str, float]] = []
-    record = EpochRecord(rows.append)
-    record.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.5)))
+    reporter = EpochReporter(rows.append)
+    reporter.set_model(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.5)))
     times = iter([10.0, 12.5])
     monkeypatch.setattr(time, "perf_counter", lambda: next(times))
 
-    record.on_epoch_begin(3)
-    record.on_epoch_end(3, {"loss": np.float32(0.25), "val_loss": np.float32(0.75)})
+    reporter.on_epoch_begin(3)
+    reporter.on_epoch_end(3, {"loss": np.float32(0.25), "val_loss": np.float32(0.75)})
 
     assert rows == [
         {"epoch": 3, "loss": 0.25, "val_loss": 0.75, "learning_rate": 0.5, "epoch_seconds": 2.5}
@@ -83,14 +83,14 @@ def test_the_caller_decides_whether_the_steps_are_compiled(
     monkeypatch: pytest.MonkeyPatch, jit_compile: bool
 ) -> None:
     given: list[bool] = []
-    compile_model = ManySteps.compile
+    compile_model = MultiStepTrainer.compile
 
     def compile_without(self: keras.Model, *, jit_compile: bool, **options: Any) -> None:
         given.append(jit_compile)
         compile_model(self, jit_compile=False, **options)
 
-    monkeypatch.setattr(ManySteps, "compile", compile_without)
-    monkeypatch.setattr(ManySteps, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(MultiStepTrainer, "compile", compile_without)
+    monkeypatch.setattr(MultiStepTrainer, "fit", lambda *_, **__: None)
     fit(small_model(), CONSTANT, 5, jit_compile, TRAIN, VALIDATION, None, lambda _: None)
 
     assert given == [jit_compile]
@@ -104,7 +104,7 @@ def test_bars_are_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     callbacks: list[list[Any]] = []
     monkeypatch.setattr(fitting, "epoch_bars", bars)
     monkeypatch.setattr(
-        ManySteps, "fit", lambda *_, **options: callbacks.append(options["callbacks"])
+        MultiStepTrainer, "fit", lambda *_, **options: callbacks.append(options["callbacks"])
     )
     for progress in ([], [False], [True]):
         fit(
@@ -113,7 +113,7 @@ def test_bars_are_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     assert [before for *before, _ in callbacks] == [[], [], [(7, 3)]]
-    assert all(isinstance(last, EpochRecord) for *_, last in callbacks)
+    assert all(isinstance(last, EpochReporter) for *_, last in callbacks)
 
 
 def test_the_scaling_and_the_probabilities_keep_all_digits(
@@ -135,7 +135,7 @@ def test_the_scaling_and_the_probabilities_keep_all_digits(
     monkeypatch.setattr(fitting, "computing_in", see)
 
     with pytest.raises(Seen) as seen:
-        ManySteps(model, 8, "bfloat16").train_step((TRAIN.images[:8], TRAIN.labels[:8]))
+        MultiStepTrainer(model, 8, "bfloat16").train_step((TRAIN.images[:8], TRAIN.labels[:8]))
     assert seen.value.args == ("bfloat16", ["flatten", "hidden"])
 
 

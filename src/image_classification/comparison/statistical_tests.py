@@ -31,13 +31,13 @@ class PooledVariance:
     """How much the score of one run varies over seeds, estimated from all models together.
 
     variance: the mean of the models' variances.
-    freedom: its degrees of freedom.
-    alike: whether the models' variances are equal, by Bartlett's test.
+    degrees_of_freedom: of that estimate.
+    equal_variances: whether the models' variances are equal, by Bartlett's test.
     """
 
     variance: float
-    freedom: int
-    alike: bool
+    degrees_of_freedom: int
+    equal_variances: bool
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ def pooled_variance(models: Sequence[Contributions]) -> PooledVariance | None:
     if runs < 2:
         return None
     variances = [float(score.var(ddof=1)) for score in scores]
-    alike = len(scores) == 1 or (
+    equal_variances = len(scores) == 1 or (
         min(variances) > 0 and bool(scipy.stats.bartlett(*scores).pvalue >= POOLING)
     )
-    return PooledVariance(float(np.mean(variances)), len(scores) * (runs - 1), alike)
+    return PooledVariance(float(np.mean(variances)), len(scores) * (runs - 1), equal_variances)
 
 
 def compare(
@@ -145,11 +145,11 @@ def compare(
     probability = seed_variance = None
 
     if pooled is None:
-        error, freedom = example_variance**0.5, examples - 1.0
+        error, degrees_of_freedom = example_variance**0.5, examples - 1.0
         if first.dtype == np.bool_:
             p_value, test = _mcnemar(first[0] > 0, second[0] > 0), "McNemar, one run each"
         else:
-            p_value = _students_p_value(difference, error, freedom)
+            p_value = _students_p_value(difference, error, degrees_of_freedom)
             test = "paired t test over examples, one run each"
     else:
         seeds = _seed_parts((first, second), pooled)
@@ -158,14 +158,14 @@ def compare(
             # The variance over seeds already includes how runs differ on an example.
             known = sum(float(h.var(axis=0, ddof=1).mean()) / h.size for h in (first, second))
             example_variance = max(0.0, example_variance - known)
-            probability = _probability(difference, variance, runs, _freedom(seeds))
+            probability = _probability(difference, variance, runs, _satterthwaite(seeds))
         error = (variance + example_variance) ** 0.5
-        freedom = _freedom([*seeds, (example_variance, examples - 1)])
-        p_value = _students_p_value(difference, error, freedom)
+        degrees_of_freedom = _satterthwaite([*seeds, (example_variance, examples - 1)])
+        p_value = _students_p_value(difference, error, degrees_of_freedom)
         seed_variance = variance * runs
         test = "variance over seeds and examples"
     level = (1 - CONFIDENCE) / pairs
-    margin = float(scipy.stats.t.isf(level / 2, freedom)) * error
+    margin = float(scipy.stats.t.isf(level / 2, degrees_of_freedom)) * error
     interval = Interval(difference - margin, difference + margin)
     if pooled is None and first.dtype == np.bool_:
         gained, lost = int(np.sum(first > second)), int(np.sum(first < second))
@@ -175,10 +175,12 @@ def compare(
     )
 
 
-def _students_p_value(difference: float, error: float, freedom: float) -> float:
+def _students_p_value(difference: float, error: float, degrees_of_freedom: float) -> float:
     if abs(difference) < ROUNDING:
         return 1.0
-    return float(2 * scipy.stats.t.sf(abs(difference) / error, freedom)) if error else 0.0
+    return (
+        float(2 * scipy.stats.t.sf(abs(difference) / error, degrees_of_freedom)) if error else 0.0
+    )
 
 
 def _seed_parts(models: Sequence[Contributions], pooled: PooledVariance) -> Parts:
@@ -186,13 +188,15 @@ def _seed_parts(models: Sequence[Contributions], pooled: PooledVariance) -> Part
     runs = len(models[0])
     scores = [contributions.mean(axis=1) for contributions in models]
     own: Parts = [(float(score.var(ddof=1)) / runs, float(runs - 1)) for score in scores]
-    together: Parts = [(2 * pooled.variance / runs, float(pooled.freedom))]
-    if not pooled.alike and sum(part for part, _ in own) > together[0][0]:
+    together: Parts = [(2 * pooled.variance / runs, float(pooled.degrees_of_freedom))]
+    if not pooled.equal_variances and sum(part for part, _ in own) > together[0][0]:
         return own
     return together
 
 
-def _probability(difference: float, variance: float, runs: int, freedom: float) -> Probability:
+def _probability(
+    difference: float, variance: float, runs: int, degrees_of_freedom: float
+) -> Probability:
     """That one run scores higher than another, if the scores are normally distributed.
 
     McGraw and Wong, "A common language effect size statistic" (1992); the interval is that of the
@@ -202,10 +206,10 @@ def _probability(difference: float, variance: float, runs: int, freedom: float) 
         difference: of the means.
         variance: of the difference.
         runs: of each model.
-        freedom: of the variance.
+        degrees_of_freedom: of the variance.
     """
     effect = difference / (variance * runs) ** 0.5
-    error = (1 / runs + effect**2 / (2 * freedom)) ** 0.5
+    error = (1 / runs + effect**2 / (2 * degrees_of_freedom)) ** 0.5
     margin = float(scipy.stats.norm.isf((1 - CONFIDENCE) / 2)) * error
     value, low, high = scipy.stats.norm.cdf([effect, effect - margin, effect + margin])
     return Probability(float(value), Interval(float(low), float(high)))
@@ -254,7 +258,7 @@ def holm(p_values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(statsmodels.stats.multitest.multipletests(p_values, method="holm")[1])
 
 
-def _freedom(parts: Parts) -> float:
+def _satterthwaite(parts: Parts) -> float:
     """The degrees of freedom of a sum of variances, each with its own."""
     squares = sum(variance**2 / degrees for variance, degrees in parts)
     return sum(variance for variance, _ in parts) ** 2 / squares if squares else 1.0

@@ -52,7 +52,7 @@ def read_table(path: Path, columns: Mapping[str, type], rows: int, hint: str) ->
 
 
 def read_history(path: Path, hint: str) -> pd.DataFrame:
-    """One row per epoch, as in fit.EpochRecord."""
+    """One row per epoch, as in fit.EpochReporter."""
     names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds")
     return read_table(path, {"epoch": int, **dict.fromkeys(names, float)}, MOST_VALUES, hint)
 

@@ -41,7 +41,7 @@ def _renumbered(units: Indices) -> Indices:
     return np.argsort(np.argsort(starts))[inverse].astype(np.int64)
 
 
-def targets(counts: Sequence[int], shares: Sequence[float]) -> Indices:
+def quotas(counts: Sequence[int], shares: Sequence[float]) -> Indices:
     """How many examples of each class go into each part.
 
     Each part has its share of all examples, and of each class, to within one example; but at least
@@ -77,7 +77,7 @@ def assign(labels: Indices, units: Indices, wanted: Indices, seed: int) -> Indic
         labels: (examples,), classes from 0.
         units: (examples,), from the function of that name, or some of them; only which examples
             share a number counts.
-        wanted: (parts, classes), from `targets`.
+        wanted: (parts, classes), from `quotas`.
         seed: the same gives the same parts.
 
     Returns:

@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
-from image_classification.data.assignment import assign, targets, units
+from image_classification.data.assignment import assign, quotas, units
 
 PARTS = ("train", "validation", "test")
 FEWEST = 3  # images of a class: one a part
@@ -29,7 +29,7 @@ class Inventory:
     parts: train, validation, test, or None where the data does not say.
     groups: None for an image of no group.
     hashes: of the decoded pixels; empty for an image that could not be decoded.
-    outlines: uint64 (images,), perceptual hashes, equal for near-duplicates.
+    perceptual_hashes: uint64 (images,), equal for near-duplicates.
     sizes: width and height before decoding.
     modes: of the pixels, as Pillow calls them.
     """
@@ -39,7 +39,7 @@ class Inventory:
     parts: Sequence[str | None]
     groups: Sequence[str | None]
     hashes: Sequence[bytes]
-    outlines: NDArray[np.uint64]
+    perceptual_hashes: NDArray[np.uint64]
     sizes: Sequence[tuple[int, int]]
     modes: Sequence[str]
 
@@ -197,6 +197,6 @@ def _draw(
             )
         return {**drawn, "train": free}
     counts = np.bincount(labels[free], minlength=len(classes))
-    wanted = targets(counts.tolist(), [size / len(free) for size in sizes.values()])
+    wanted = quotas(counts.tolist(), [size / len(free) for size in sizes.values()])
     parts = assign(labels[free], together[free], wanted, data.split_seed)
     return {part: free[parts == number] for number, part in enumerate([*sizes, "train"])}

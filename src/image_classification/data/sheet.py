@@ -44,8 +44,8 @@ def of_own(
 
     counts: by class and part. sizes: the smallest, the median and the largest width and height.
     modes: number of images by Pillow's mode. groups: their number. duplicates, conflicting, across:
-    see `_same_pixels`. near_duplicates: test images whose outline equals that of a training image,
-    with other pixels. bad, ignored: what was left out.
+    see `_same_pixels`. near_duplicates: test images whose perceptual hash equals that of a training
+    image, with other pixels. bad, ignored: what was left out.
     """
     part_of = {int(row): part for part in PARTS for row in plan.parts[part]}
     sizes = np.array(images.sizes)
@@ -73,10 +73,10 @@ def _near(plan: Plan, images: Inventory) -> list[list[str]]:
     """Pairs of a test image and a training image that look alike but are not the same."""
     first: dict[int, int] = {}
     for row in plan.parts["train"]:
-        first.setdefault(int(images.outlines[row]), int(row))
+        first.setdefault(int(images.perceptual_hashes[row]), int(row))
     pairs = []
     for row in plan.parts["test"]:
-        other = first.get(int(images.outlines[row]))
+        other = first.get(int(images.perceptual_hashes[row]))
         if other is not None and images.hashes[other] != images.hashes[row]:
             pairs.append([plan.names[row], plan.names[other]])
     return pairs

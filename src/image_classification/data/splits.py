@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
 from image_classification.data.arrays import Examples, Split, pool, take
-from image_classification.data.assignment import Indices, assign, targets
+from image_classification.data.assignment import Indices, assign, quotas
 from image_classification.data.fingerprint import require_split
 
 
@@ -64,7 +64,7 @@ def _folds(split: Split, both: Examples, folds: int, seed: int) -> Indices:
     counts = np.bincount(both.labels, minlength=len(split.classes))
     if folds > len(both.labels):
         raise UserError(f"data.folds: {folds} of {len(both.labels)} images, at most one each")
-    wanted = targets(counts.tolist(), [1 / folds] * (folds - 1))
+    wanted = quotas(counts.tolist(), [1 / folds] * (folds - 1))
     return assign(_numbers(both), _units(split), wanted, seed)
 
 

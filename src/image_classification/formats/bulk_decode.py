@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from image_classification.core.errors import UserError
 from image_classification.core.signals import end_with_parent
-from image_classification.formats.decode import DecodeError, Found, decode, inspect
+from image_classification.formats.decode import DecodeError, ImageHeader, decode, inspect
 from image_classification.formats.records import ImageRecord
 
 CHUNK = 64  # images that a process is given at once
@@ -33,17 +33,17 @@ class Decoded:
     """What became of the images, in their order.
 
     hashes: SHA-256 of the pixels; empty where there are none.
-    outlines: 64-bit perceptual hashes (dHash), which near-duplicates share, as uint64: whether each
-        of 8 x 8 fields is brighter than the one to its right (Krawetz, "Kind of like that", 2013).
+    perceptual_hashes: 64 bits each as uint64 (dHash), which near-duplicates share: whether each of
+        8 x 8 fields is brighter than the one to its right (Krawetz, "Kind of like that", 2013).
     causes: why an image could not be decoded, by its index.
     """
 
     hashes: list[bytes]
-    outlines: NDArray[np.uint64]
+    perceptual_hashes: NDArray[np.uint64]
     causes: dict[int, str]
 
 
-def inspect_all(records: Sequence[ImageRecord]) -> list[Found | str]:
+def inspect_all(records: Sequence[ImageRecord]) -> list[ImageHeader | str]:
     """What each image is, or why it is not one."""
     return list(_mapped(_inspect_chunk, records, "reading headers"))
 
@@ -56,7 +56,7 @@ def decode_all(records: Sequence[ImageRecord], shape: Shape, resize: str, target
     results = list(_mapped(work, records, "decoding"))
     return Decoded(
         [found if isinstance(found, bytes) else b"" for found, _ in results],
-        np.array([outline for _, outline in results], np.uint64),
+        np.array([perceptual_hash for _, perceptual_hash in results], np.uint64),
         {i: found for i, (found, _) in enumerate(results) if isinstance(found, str)},
     )
 
@@ -98,8 +98,8 @@ def _begin() -> None:
     end_with_parent()
 
 
-def _inspect_chunk(chunk: Sequence[tuple[int, ImageRecord]]) -> list[Found | str]:
-    results: list[Found | str] = []
+def _inspect_chunk(chunk: Sequence[tuple[int, ImageRecord]]) -> list[ImageHeader | str]:
+    results: list[ImageHeader | str] = []
     for _, record in chunk:
         try:
             results.append(inspect(record.image))
@@ -122,10 +122,10 @@ def _decode_chunk(
             found.append(hashlib.sha256(images[place]).digest())
     first, _ = chunk[0]
     np.lib.format.open_memmap(target, "r+")[first : first + len(chunk)] = images
-    return list(zip(found, outlines(images), strict=True))
+    return list(zip(found, perceptual_hashes(images), strict=True))
 
 
-def outlines(images: NDArray[np.uint8]) -> list[int]:
+def perceptual_hashes(images: NDArray[np.uint8]) -> list[int]:
     """The perceptual hash of each image: see Decoded.
 
     Args:

@@ -24,7 +24,7 @@ class DecodeError(Exception):
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageHeader:
     """What an image is before it is decoded: width and height as seen, and Pillow's mode."""
 
     width: int
@@ -32,7 +32,7 @@ class Found:
     mode: str
 
 
-def inspect(source: Path | IO[bytes] | NDArray[Any]) -> Found:
+def inspect(source: Path | IO[bytes] | NDArray[Any]) -> ImageHeader:
     """Read the header of an image.
 
     Raises:
@@ -41,12 +41,12 @@ def inspect(source: Path | IO[bytes] | NDArray[Any]) -> Found:
     if isinstance(source, np.ndarray):
         _require_image(source)
         grey = source.ndim == 2 or source.shape[2] == 1
-        return Found(source.shape[1], source.shape[0], "L" if grey else "RGB")
+        return ImageHeader(source.shape[1], source.shape[0], "L" if grey else "RGB")
     with _opened(source) as image:
         # PNG's own getexif() decodes all pixels, since EXIF may stand after them.
         turned = Image.Image.getexif(image).get(ORIENTATION, 1) >= TURNED
         width, height = image.size[::-1] if turned else image.size
-        return Found(width, height, image.mode)
+        return ImageHeader(width, height, image.mode)
 
 
 def decode(

@@ -25,10 +25,10 @@ from image_classification.data.fingerprint import dvc_hash
 from image_classification.search import space, study
 from image_classification.tracking.outbox import upload
 
-Watch = Callable[[dict[str, float]], None]  # called with each row of fit.EpochRecord
+OnEpoch = Callable[[dict[str, float]], None]  # called with each row of fit.EpochReporter
 
 
-def main(config: Config, train: Callable[[Config, Watch], Any]) -> int:
+def main(config: Config, train: Callable[[Config, OnEpoch], Any]) -> int:
     """Train as a trial of the study, and report the result to it.
 
     A killed trial resumes; one that has ended is skipped.
@@ -63,20 +63,20 @@ def _run(
     values: dict[str, Any],
     found: optuna.Study,
     trial: optuna.Trial,
-    train: Callable[[Config, Watch], Any],
+    train: Callable[[Config, OnEpoch], Any],
 ) -> int:
     assert config.search is not None
     number, metric = config.trial, config.search.metric
     try:
         changed = space.with_values(config, values)
 
-        def watch(row: dict[str, float]) -> None:
+        def on_epoch(row: dict[str, float]) -> None:
             epochs = int(row["epoch"]) + 1
             trial.report(row[metric], int(row["epoch"]))
             if epochs < changed.recipe.epochs and trial.should_prune():
                 raise PrunedError(epochs)
 
-        trained = train(changed, watch)
+        trained = train(changed, on_epoch)
     except PrunedError as pruned:
         found.tell(trial, state=TrialState.PRUNED)
         print(f"trial {number}: pruned after epoch {pruned.epochs}: others were better by then")

@@ -85,7 +85,7 @@ class LiveRun:
             self.log("params", values=dict(values))
 
     def log_epochs(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Log those rows of fit.EpochRecord that have not been logged."""
+        """Log those rows of fit.EpochReporter that have not been logged."""
         logged = {event["step"] for event in epochs(self._log.all)}
         for row in rows:
             if row["epoch"] not in logged:

@@ -26,7 +26,7 @@ from image_classification.core.files import sha256, sync_to_disk
 class State:
     """A run after some epochs.
 
-    rows: of fit.EpochRecord, one an epoch.
+    rows: of fit.EpochReporter, one an epoch.
     variables: weights, moving averages and seeds of the model, then those of the optimizer, then
         the seeds of the augmentation.
     """

@@ -54,12 +54,12 @@ def fit(
         augment: what changes the training images, if anything does.
 
     Returns:
-        The rows of `EpochRecord`.
+        The rows of `EpochReporter`.
     """
     on_jax = backend() == "jax"
     steps = 1 if on_jax else recipe.steps_per_execution
     groups = BatchGroups(train, recipe.batch_size, steps, seed)
-    trainer = (OneStep if on_jax else ManySteps)(
+    trainer = (Trainer if on_jax else MultiStepTrainer)(
         model,
         recipe.batch_size,
         recipe.precision,
@@ -99,13 +99,13 @@ def fit(
             steps_per_epoch=len(groups),
             shuffle=False,  # the groups are in order
             validation_data=batches(validation, prediction_batch(model)),
-            callbacks=[*bars, EpochRecord(report)],
+            callbacks=[*bars, EpochReporter(report)],
             verbose=0,
         )
     return rows
 
 
-class OneStep(keras.Model):
+class Trainer(keras.Model):
     """A model whose `fit` takes Keras' own steps, a batch each, as a recipe says."""
 
     def __init__(
@@ -122,7 +122,7 @@ class OneStep(keras.Model):
         self.model = model
         self.batch_size = batch_size
         self.precision = precision
-        self.weights_of_classes = weights
+        self.class_weights = weights
         self.label_smoothing = label_smoothing
         self.augment = augment
 
@@ -153,8 +153,8 @@ class OneStep(keras.Model):
 
         Szegedy et al., "Rethinking the Inception architecture for computer vision" (2016).
         """
-        if training and self.weights_of_classes is not None:
-            sample_weight = keras.ops.take(self.weights_of_classes, keras.ops.cast(y, "int32"))
+        if training and self.class_weights is not None:
+            sample_weight = keras.ops.take(self.class_weights, keras.ops.cast(y, "int32"))
         if not (training and self.label_smoothing):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.label_smoothing)
@@ -162,7 +162,7 @@ class OneStep(keras.Model):
         return keras.ops.sum([loss(labels, y_pred, sample_weight), *self.losses])
 
 
-class ManySteps(OneStep):
+class MultiStepTrainer(Trainer):
     """Takes a group of batches at a time and steps through it in TensorFlow.
 
     Keras returns to Python between two batches, which takes as long as a small model's step.
@@ -185,7 +185,7 @@ class ManySteps(OneStep):
         return dict(self.get_metrics_result())
 
 
-class EpochRecord(keras.callbacks.Callback):
+class EpochReporter(keras.callbacks.Callback):
     """Reports a row of values for each epoch as soon as it ends.
 
     A row: epoch (from 0), loss, accuracy, val_loss, val_accuracy, learning_rate (after the epoch),
