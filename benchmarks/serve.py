@@ -206,9 +206,9 @@ def swapped(root: Path) -> tuple[dict[str, Any], float, float]:
             if number % (PROMOTIONS // BROKEN) == 0:
                 promote(root, broken[failed])
                 failed += 1
-                wait_for(server, "takeover_failures_total", failed)
+                wait_for(server, "champion_load_failures_total", failed)
             promote(root, str(1 + number % 2) * 32)  # dcnn was the last
-            wait_for(server, "takeovers_total", number + 1)
+            wait_for(server, "champion_loads_total", number + 1)
         (root / "end").touch()
         answers = json.loads(loading.communicate()[0])
         return answers, before, server.megabytes()

@@ -11,10 +11,10 @@ from image_classification.core import paths
 from image_classification.core.config import Config, DataConfig
 from image_classification.core.errors import UserError
 from image_classification.core.files import atomic_folder, sha256
-from image_classification.data import own_split, sheet
+from image_classification.data import sheet, split_plan
 from image_classification.data.arrays import Examples, StoredImages, load_split, save_split
 from image_classification.data.fingerprint import origin
-from image_classification.data.own_split import Inventory, Plan
+from image_classification.data.split_plan import Inventory, Plan
 from image_classification.data.splits import hold_out
 from image_classification.formats import bulk_decode
 from image_classification.formats.bulk_decode import Decoded
@@ -50,7 +50,7 @@ def split(config: Config) -> dict[str, Examples]:
         parts = _official(config.data)
         save_split(paths.SPLIT, parts, origin(config.data))
         return parts
-    _own(config.data)
+    _split_user_data(config.data)
     written = load_split(paths.SPLIT)
     return {"train": written.train, "validation": written.validation, "test": written.test}
 
@@ -93,7 +93,7 @@ def _require_contents(path: Path, expected: str) -> None:
         )
 
 
-def _own(data: DataConfig) -> None:
+def _split_user_data(data: DataConfig) -> None:
     """Read, check, decode, split and write the user's own images."""
     require_listed(data, paths.RAW)
     reading = READERS[data.kind](data)
@@ -105,12 +105,12 @@ def _own(data: DataConfig) -> None:
         decoded = bulk_decode.decode_all(records, shape, data.resize, scratch)
         problems += [Problem(records[index].name, cause) for index, cause in decoded.causes.items()]
         inventory = _inventory(records, found, decoded)
-        plan, issues = own_split.plan(inventory, data)
+        plan, issues = split_plan.plan(inventory, data)
         problems += [Problem(*issue) for issue in issues]
         _report(problems, len(reading.records) + len(reading.problems), data)
         _write(plan, scratch, folder)
         scratch.unlink()
-        known = sheet.of_own(plan, inventory, problems, reading.ignored or {})
+        known = sheet.of_user_data(plan, inventory, problems, reading.ignored or {})
         (folder / sheet.FILE).write_text(json.dumps(known, indent=1) + "\n")
         described = {**origin(data), "classes": plan.classes}
         (folder / "origin.json").write_text(json.dumps(described, indent=2) + "\n")

@@ -10,7 +10,7 @@ import pytest
 from image_classification.core.errors import UserError
 from image_classification.data import arrays, sheet
 from image_classification.data.arrays import Examples
-from image_classification.data.own_split import Inventory, Plan
+from image_classification.data.split_plan import Inventory, Plan
 
 NONE = {"sets": 0, "images": 0, "named": []}
 WHOLE: dict[str, Any] = {
@@ -73,7 +73,7 @@ def test_an_image_to_predict_is_no_conflict() -> None:
         "LLLL",
     )
 
-    found = sheet.of_own(plan, inventory, [], {})
+    found = sheet.of_user_data(plan, inventory, [], {})
 
     assert found["duplicates"] == found["conflicting"] == found["across"] == NONE
     assert sheet.doubts(found) == []

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from image_classification.core.errors import UserError
 from image_classification.monitoring import observations
-from image_classification.monitoring.observations import EACH, HOUR, HOURS, Observations, read
+from image_classification.monitoring.observations import (
+    HOUR,
+    HOURS,
+    RESERVOIR_SIZE,
+    Observations,
+    read,
+)
 from image_classification.monitoring.statistics import NAMES, describe
 
 START = 1_000_000 * HOUR
@@ -71,9 +77,10 @@ def test_nothing_but_the_statistics_and_the_hours_reaches_the_disk(tmp_path: Pat
 def test_a_busy_day_stays_small_and_all_of_an_hour_are_as_likely_kept(tmp_path: Path) -> None:
     clock = Clock()
     seen = Observations("digits", clock, seed=0)
-    count = 8 * EACH
+    count = 8 * RESERVOIR_SIZE
     images = np.zeros((count, 1, 1, 1), np.uint8)
-    order = np.repeat(np.eye(8, dtype=np.float32), EACH, axis=0)  # the class tells when it came
+    # The class tells when it came.
+    order = np.repeat(np.eye(8, dtype=np.float32), RESERVOIR_SIZE, axis=0)
     for _ in range(HOURS + 3):
         clock.now += HOUR
         for start in range(0, count, 50):
@@ -84,8 +91,8 @@ def test_a_busy_day_stays_small_and_all_of_an_hour_are_as_likely_kept(tmp_path: 
     kept = np.bincount(window.statistics.classes)
 
     assert window.seen == HOURS * count
-    assert kept.sum() == HOURS * EACH
-    assert abs(kept / (HOURS * EACH) - 1 / 8).max() < 0.02  # 6 standard deviations
+    assert kept.sum() == HOURS * RESERVOIR_SIZE
+    assert abs(kept / (HOURS * RESERVOIR_SIZE) - 1 / 8).max() < 0.02  # 6 standard deviations
     assert (tmp_path / "observations/digits.npz").stat().st_size < 2**20
 
 

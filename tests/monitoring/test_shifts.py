@@ -52,7 +52,7 @@ def test_p_values_of_clean_windows_are_no_smaller_than_they_should_be(clean: Jud
 
 
 def test_large_clean_windows_raise_no_alarm(digits: Drawn) -> None:
-    assert alarms(*digits, count=10, seed=0, size=shifts.MOST) == 0
+    assert alarms(*digits, count=10, seed=0, size=shifts.MOST_IMAGES) == 0
 
 
 @pytest.mark.slow

@@ -98,7 +98,7 @@ def drawn(sheet: DataSheet, split: Split, folder: Path) -> dict[str, Section]:
     return pictures
 
 
-def test_mean_and_examples_are_of_the_class_and_look_alikes_stand_in_pairs(
+def test_mean_and_examples_are_of_the_class_and_near_duplicates_stand_in_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.arange(600, dtype=np.uint8) % 3
@@ -138,7 +138,7 @@ def test_mean_and_examples_are_of_the_class_and_look_alikes_stand_in_pairs(
     assert pictures == {
         "class_sizes": "data",
         "class_examples": "data",
-        "look_alikes": "look_alikes",
+        "near_duplicates": "near_duplicates",
     }
     assert shown["classes"] == ["$a", "b$", "c"]  # the class without images has no row
     for number in range(3):

@@ -161,7 +161,7 @@ def test_every_picture_is_on_the_page(
 
 
 def test_every_section_has_pictures(pictures: list[Picture]) -> None:
-    of_data = {"data", "look_alikes"}  # see test_data_sheet
+    of_data = {"data", "near_duplicates"}  # see test_data_sheet
     assert {picture.section for picture in pictures} == set(get_args(Section)) - of_data
 
 

@@ -53,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ask(*words: str) -> predict.Asked:
+def ask(*words: str) -> predict.Options:
     return predict.parse(words)
 
 

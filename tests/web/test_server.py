@@ -317,8 +317,8 @@ def test_a_new_champion_is_taken_up_without_losing_a_request(root: Path) -> None
         assert {answer.status for answer in answers} == {200}
         said = {(answer.headers["x-model-version"], answer.said) for answer in answers}
         assert said == {("1", "3"), ("2", "6")}  # each by the version that its header names
-        assert server.metric("takeovers_total") == 4
-        assert server.metric("takeover_failures_total") == 0
+        assert server.metric("champion_loads_total") == 4
+        assert server.metric("champion_load_failures_total") == 0
 
 
 def test_a_broken_champion_never_answers(root: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_broken_champion_never_answers(root: Path) -> None:
             assert (answer.headers["x-model-version"], answer.said) == ("1", "3")
             assert server.metric("champion_is_current") == 0
             assert server.ask("/ready").status == 200
-        assert server.metric("takeover_failures_total") == 2
+        assert server.metric("champion_load_failures_total") == 2
         assert other.exists()
 
         promote(root, REVERSED)

@@ -28,18 +28,18 @@ from image_classification.serving.artifact import Artifact
 from image_classification.serving.engine import BATCH, Engine
 
 EXIT_DRIFT = 3  # drift was found
-MOST = 10_000  # validation images, evenly spaced
+MOST_IMAGES = 10_000  # validation images, evenly spaced
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run the command; arguments with `=` are settings. Exit code 0 without drift, 3 with it."""
     settings = [word for word in arguments if is_setting(word)]
-    given = parser().parse_args([word for word in arguments if not is_setting(word)])
+    options = parser().parse_args([word for word in arguments if not is_setting(word)])
     with one_line_errors():
         os.chdir(paths.project_root())
-        found = drift(compose(*settings).data, given.hours)
+        found = drift(compose(*settings).data, options.hours)
         as_json = json.dumps(drift_report.as_json(found), indent=2)
-        print(as_json if given.format == "json" else drift_report.as_text(found))
+        print(as_json if options.format == "json" else drift_report.as_text(found))
         sys.exit(EXIT_DRIFT if found.drift else 0)
 
 
@@ -75,6 +75,6 @@ def _of_validation(served: Artifact, split: Split) -> Statistics:
             "set data.name to what it was trained on, and run `dvc repro split`"
         )
     engine = Engine(served)
-    rows = np.linspace(0, len(images) - 1, min(len(images), MOST)).astype(np.intp)
+    rows = np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).astype(np.intp)
     parts = (images[rows[start : start + BATCH]] for start in range(0, len(rows), BATCH))
     return join([describe(part, engine.predict(part)) for part in parts])

@@ -22,11 +22,11 @@ HEAD: tuple[str, ...] = ("ID", "TIME", "LABEL", "PREDICTED", "PROBABILITY", "VER
 def main(arguments: Sequence[str]) -> None:
     """Run the command; arguments with `=` are settings."""
     settings = [word for word in arguments if is_setting(word)]
-    given = parser().parse_args([word for word in arguments if not is_setting(word)])
+    options = parser().parse_args([word for word in arguments if not is_setting(word)])
     with one_line_errors():
         os.chdir(paths.project_root())
         store = Corrections(compose(*settings).data.dataset)
-        print(feedback(store, given.action, given.ids, given.all, given.format))
+        print(feedback(store, options.action, options.ids, options.all, options.format))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -46,17 +46,17 @@ Predicted = tuple[str, Pixels, NDArray[np.float32]]  # name, input, probabilitie
 def main(arguments: Sequence[str]) -> None:
     """Run the command."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends with its reader (`| head`)
-    asked = parse(arguments)
+    options = parse(arguments)
     with one_line_errors():
         os.chdir(paths.project_root())
-        model = ready(asked.model)
-        counts = predict(asked, model)
+        model = ready(options.model)
+        counts = predict(options, model)
         print(counts.line(model), file=sys.stderr)
         sys.exit(counts.exit_code)
 
 
 @dataclass(frozen=True)
-class Asked:
+class Options:
     """What the command line asks for.
 
     sources: paths, absolute, or `-`, and what each is shown as.
@@ -94,7 +94,7 @@ class Counts:
         return f"{self.predicted:,} predicted by {model.run}{version}{bad}"
 
 
-def parse(arguments: Sequence[str]) -> Asked:
+def parse(arguments: Sequence[str]) -> Options:
     """Read the command line; an invalid argument ends the command with exit code 2."""
     parser = argparse.ArgumentParser(
         "image-classification predict",
@@ -114,20 +114,20 @@ def parse(arguments: Sequence[str]) -> Asked:
     add("--output", type=Path, help="a file to write instead of standard output")
     add("--sheet", type=Path, help=f"draw the first {DRAWN} images into this .png")
     add("--example", action="store_true", help="predict the first test image")
-    words = parser.parse_args(arguments)
-    if not words.sources and not words.example:
+    options = parser.parse_args(arguments)
+    if not options.sources and not options.example:
         parser.error("name a file or a folder, or - for standard input, or give --example")
-    form = words.format or _form(words.output)
-    if form == "parquet" and words.output is None:
+    form = options.format or _form(options.output)
+    if form == "parquet" and options.output is None:
         parser.error("--format parquet needs --output FILE")
     here = Path.cwd()  # which is left for the root of the project
-    return Asked(
-        sources=[(name, name if name == "-" else str(here / name)) for name in words.sources],
-        model=words.model,
+    return Options(
+        sources=[(name, name if name == "-" else str(here / name)) for name in options.sources],
+        model=options.model,
         form=form,
-        output=here / words.output if words.output else None,
-        sheet=here / words.sheet if words.sheet else None,
-        example=words.example,
+        output=here / options.output if options.output else None,
+        sheet=here / options.sheet if options.sheet else None,
+        example=options.example,
     )
 
 
@@ -157,7 +157,7 @@ def ready(word: str) -> Artifact:
     return artifact.read(paths.EXPORTED / key)
 
 
-def predict(asked: Asked, model: Artifact) -> Counts:
+def predict(options: Options, model: Artifact) -> Counts:
     """Predict all images, a part at a time; what is not an image is listed on stderr.
 
     Raises:
@@ -165,8 +165,8 @@ def predict(asked: Asked, model: Artifact) -> Counts:
     """
     engine, counts = Engine(model), Counts()
     drawn: list[Predicted] = []
-    found = _sources(asked, model)
-    with _opened(asked, model.classes) as output, _progress() as bar:
+    found = _sources(options, model)
+    with _opened(options, model.classes) as output, _progress() as bar:
         while part := list(islice(found, PART)):
             names, images = _prepared(part, model, counts)
             bar.update(len(part))
@@ -174,20 +174,20 @@ def predict(asked: Asked, model: Artifact) -> Counts:
                 continue
             probabilities = engine.predict(np.stack(images))
             output.write(names, probabilities)
-            if asked.sheet:
+            if options.sheet:
                 drawn += islice(zip(names, images, probabilities, strict=True), DRAWN - len(drawn))
-    if asked.sheet:
-        _draw(drawn, counts, model, asked.sheet)
+    if options.sheet:
+        _draw(drawn, counts, model, options.sheet)
     return counts
 
 
-def _sources(asked: Asked, model: Artifact) -> Iterator[Source | Problem]:
+def _sources(options: Options, model: Artifact) -> Iterator[Source | Problem]:
     """Each image with its name, one after another."""
-    if asked.example:
+    if options.example:
         test = load_split(paths.SPLIT).test
         label = model.classes[int(test.labels[0])]
         yield f"the first test image, {label}", np.asarray(test.images[0])
-    for shown, source in asked.sources:
+    for shown, source in options.sources:
         if source == "-":
             contents = sys.stdin.buffer.read(LARGEST + 1)
             is_large = len(contents) > LARGEST
@@ -220,26 +220,26 @@ def _prepared(
 
 
 @contextmanager
-def _opened(asked: Asked, classes: Sequence[str]) -> Iterator[outputs.Output]:
+def _opened(options: Options, classes: Sequence[str]) -> Iterator[outputs.Output]:
     """Where the predictions go; a file gets its name only when it is complete.
 
     Raises:
         UserError: it can't be written.
     """
-    if asked.output is None:
-        output = outputs.text(asked.form, sys.stdout, classes)
+    if options.output is None:
+        output = outputs.text(options.form, sys.stdout, classes)
         yield output
         output.close()
         return
-    part = asked.output.with_name(f"{asked.output.name}.part")
+    part = options.output.with_name(f"{options.output.name}.part")
     try:
-        with outputs.to_file(asked.form, part, classes) as output:
+        with outputs.to_file(options.form, part, classes) as output:
             yield output
-        part.replace(asked.output)
+        part.replace(options.output)
     except OSError as error:
-        if str(error.filename or part) not in (str(part), str(asked.output)):
+        if str(error.filename or part) not in (str(part), str(options.output)):
             raise
-        raise UserError(f"{asked.output} can't be written: {error.strerror or error}") from error
+        raise UserError(f"{options.output} can't be written: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
 

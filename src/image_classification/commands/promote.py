@@ -33,15 +33,15 @@ EXIT_REFUSED = 3  # the gate refused it
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run the command."""
     with one_line_errors():
-        asked = parser().parse_intermixed_args(arguments)
+        options = parser().parse_intermixed_args(arguments)
         os.chdir(paths.project_root())
         require_small_files()
-        settings = [word for word in asked.words if "=" in word]
-        named = [word for word in asked.words if "=" not in word]
+        settings = [word for word in options.words if "=" in word]
+        named = [word for word in options.words if "=" not in word]
         if len(named) > 1:
             raise UserError(f"{' '.join(named)}: one model or version at a time")
         config = compose(*settings)
-        sys.exit(promote(config, named[0] if named else None, asked.reason, asked.dry_run))
+        sys.exit(promote(config, named[0] if named else None, options.reason, options.dry_run))
 
 
 def promote(config: Config, named: str | None, reason: str | None, dry_run: bool) -> int:

@@ -25,10 +25,10 @@ NEEDED_BY_ALL = {"download", "split"}
 
 def main(arguments: Sequence[str]) -> None:
     """Run what can run at once, and become `dvc repro` for the rest."""
-    words = parser()
-    jobs = words.parse_args(arguments).jobs
+    argument_parser = parser()
+    jobs = argument_parser.parse_args(arguments).jobs
     if jobs < 1:
-        words.error("argument --jobs: must be 1 or more")
+        argument_parser.error("argument --jobs: must be 1 or more")
     with one_line_errors():
         os.chdir(paths.project_root())
         changed = _changed_stages()

@@ -17,9 +17,9 @@ from image_classification.tracking import mlflow_promotions
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run the command."""
     with one_line_errors():
-        asked = parser().parse_args(arguments)
+        options = parser().parse_args(arguments)
         os.chdir(paths.project_root())
-        sys.exit(rollback(compose().data.dataset, asked.to, asked.reason))
+        sys.exit(rollback(compose().data.dataset, options.to, options.reason))
 
 
 def rollback(name: str, number: int | None, reason: str | None) -> int:

@@ -19,7 +19,7 @@ from image_classification.core.command import one_line_errors
 from image_classification.core.compose import compose
 from image_classification.core.errors import UserError
 from image_classification.monitoring.observations import Observations
-from image_classification.web import choice, limits
+from image_classification.web import limits, served_runs
 from image_classification.web.application import Application
 from image_classification.web.models import Served
 from image_classification.web.predictor import Predictor
@@ -39,14 +39,14 @@ def main(arguments: Sequence[str]) -> None:
     """
     options = parser().parse_args(arguments)
     with one_line_errors():
-        run(options.data_set, options.host, options.port)
+        run(options.dataset, options.host, options.port)
 
 
-def run(data_set: str | None, host: str, port: int) -> None:
+def run(dataset: str | None, host: str, port: int) -> None:
     """Load a champion and serve it until stopped.
 
     Args:
-        data_set: its champion; if None, the only one with a champion, else that of params.yaml.
+        dataset: its champion; if None, the only one with a champion, else that of params.yaml.
         host: to listen on.
         port: to listen on.
 
@@ -57,7 +57,7 @@ def run(data_set: str | None, host: str, port: int) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     Image.MAX_IMAGE_PIXELS = limits.MOST_PIXELS
-    watcher = Watcher(data_set or choice.data_set() or compose().data.dataset)
+    watcher = Watcher(dataset or served_runs.dataset() or compose().data.dataset)
     listening = _listen(host, port)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(watcher, listening))
@@ -86,22 +86,22 @@ async def serve(watcher: Watcher, listening: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     log.info("%s is served at http://%s:%d/", watcher.models.champion.title, shown, port)
-    chores = [
-        loop.create_task(_sweep(server, predictor)),
-        loop.create_task(_write_again_and_again(observations)),
+    tasks = [
+        loop.create_task(_expire_slow_requests(server, predictor)),
+        loop.create_task(_write_periodically(observations)),
     ]
     try:
         # Not `serve`, whose own handlers raise the signal again when it has ended.
         await server._serve([listening])
     finally:
-        for chore in chores:
-            chore.cancel()
+        for task in tasks:
+            task.cancel()
         watcher.close()
         application.close()
         _write(observations)
 
 
-async def _sweep(server: uvicorn.Server, predictor: Predictor) -> None:
+async def _expire_slow_requests(server: uvicorn.Server, predictor: Predictor) -> None:
     """End what takes too long, once a second."""
     while True:
         await asyncio.sleep(1)
@@ -109,7 +109,7 @@ async def _sweep(server: uvicorn.Server, predictor: Predictor) -> None:
         predictor.expire()
 
 
-async def _write_again_and_again(observations: Observations) -> None:
+async def _write_periodically(observations: Observations) -> None:
     while True:
         await asyncio.sleep(limits.OBSERVE_SECONDS)
         await asyncio.to_thread(_write, observations)
@@ -145,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
         "image-classification serve", description="Serve the champion over HTTP."
     )
     made.add_argument(
-        "data_set",
+        "dataset",
         nargs="?",
         help="whose champion to serve (default: the only one there is, else that of params.yaml)",
     )

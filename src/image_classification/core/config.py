@@ -31,7 +31,7 @@ KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but
 RESIZE = ("pad", "crop", "stretch")
 MOST_CLASSES = 2**16  # a label is one or two bytes
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro")  # that can decide which model is better
-MOST = 2**31 - 1  # of every count: epochs, images per batch, ...
+MOST_COUNT = 2**31 - 1  # of every count: epochs, images per batch, ...
 MOST_LAYERS = 1000  # Keras takes minutes to build more
 
 
@@ -99,7 +99,9 @@ class DataConfig:
         if self.validation_examples is not None:
             held_out = self.validation_examples
             _require(held_out >= 1, "data.validation_examples", "at least 1", self)
-            _require(held_out <= MOST, "data.validation_examples", f"at most {MOST}", self)
+            _require(
+                held_out <= MOST_COUNT, "data.validation_examples", f"at most {MOST_COUNT}", self
+            )
         _require(0 <= self.split_seed < 2**32, "data.split_seed", "from 0 to 4294967295", self)
         if self.image_shape is not None:
             sides = all(1 <= size <= 2**16 for size in self.image_shape)
@@ -143,8 +145,9 @@ class BackboneConfig:
         _require(bool(self.weights), "model.backbone.weights", "imagenet, pypi: or a path", self)
         _require("\0" not in self.weights, "model.backbone.weights", "without NUL", self)
         _require(32 <= self.image_size <= 1024, "model.backbone.image_size", "32 to 1024", self)
-        count = isinstance(self.trainable, int) and 0 <= self.trainable <= MOST  # so is a bool
-        _require(0 <= self.head_epochs <= MOST, "model.backbone.head_epochs", "from 0", self)
+        # A bool is an int, too.
+        count = isinstance(self.trainable, int) and 0 <= self.trainable <= MOST_COUNT
+        _require(0 <= self.head_epochs <= MOST_COUNT, "model.backbone.head_epochs", "from 0", self)
         rate = 0 < self.fine_tuning_rate <= 1
         _require(rate, "model.backbone.fine_tuning_rate", "above 0, at most 1", self)
         _require(count, "model.backbone.trainable", "true, false or a number of layers", self)
@@ -202,7 +205,9 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "steps_per_execution"):
             _require(getattr(self, key) >= 1, f"recipe.{key}", "at least 1", self)
-            _require(getattr(self, key) <= MOST, f"recipe.{key}", f"at most {MOST}", self)
+            _require(
+                getattr(self, key) <= MOST_COUNT, f"recipe.{key}", f"at most {MOST_COUNT}", self
+            )
         _require(self.learning_rate > 0, "recipe.learning_rate", "above 0", self)
         _require(math.isfinite(self.learning_rate), "recipe.learning_rate", "finite", self)
         _require(0 <= self.warm_up < 1, "recipe.warm_up", "from 0 to below 1", self)
@@ -338,7 +343,7 @@ class Config:
     def __post_init__(self) -> None:
         both = (self.search is None) == (self.trial is None)
         _require(both, "trial", "given with search, as in search=optuna 'trial=range(0,40)'", self)
-        _require(self.trial is None or 0 <= self.trial <= MOST, "trial", "0 or more", self)
+        _require(self.trial is None or 0 <= self.trial <= MOST_COUNT, "trial", "0 or more", self)
         seeds = all(0 <= seed < 2**32 for seed in self.seeds)
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 4294967295", self)
         _require(seeds, "seeds", "from 0 to 4294967295", self)

@@ -93,13 +93,13 @@ class Split:
     def names(self, part: str) -> list[str]:
         """The names of the images, as people see them; none for a data set without any."""
         path = self.folder / f"{part}_names.txt"
-        return path.read_text().splitlines() if self.is_own() and path.exists() else []
+        return path.read_text().splitlines() if self.is_user_data() and path.exists() else []
 
     def units(self, part: str) -> NDArray[np.int64]:
         """(n,): images with the same number, such as duplicates, are never on both sides."""
         count = len(getattr(self, part).labels)
         path = self.folder / f"{part}_units.npy"
-        if not self.is_own():
+        if not self.is_user_data():
             return np.arange(count)
         units = _open(path, (np.int64,), 1)
         if len(units) != count:
@@ -109,9 +109,11 @@ class Split:
     def unlabelled(self) -> NDArray[np.uint8] | None:
         """The images to predict, in their order, if there are any."""
         path = self.folder / "unlabelled_images.npy"
-        return _images(_open(path, (np.uint8,), 4)) if self.is_own() and path.exists() else None
+        return (
+            _images(_open(path, (np.uint8,), 4)) if self.is_user_data() and path.exists() else None
+        )
 
-    def is_own(self) -> bool:
+    def is_user_data(self) -> bool:
         """Whether these are a user's own images, and not IDX files."""
         return "kind" in self.origin
 

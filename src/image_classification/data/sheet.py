@@ -10,7 +10,7 @@ import numpy as np
 from image_classification.core import readers
 from image_classification.core.errors import UserError
 from image_classification.data.arrays import Split
-from image_classification.data.own_split import PARTS, Inventory, Plan
+from image_classification.data.split_plan import PARTS, Inventory, Plan
 
 NAMED = 100  # at most, of each kind of finding
 NAMED_OF_A_SET = 10
@@ -34,7 +34,7 @@ FORM = {  # of that file; a list holds any number of what it shows, {str: int} a
 }
 
 
-def of_own(
+def of_user_data(
     plan: Plan,
     images: Inventory,
     issues: Sequence[tuple[str, str]],
@@ -125,7 +125,7 @@ def of_split(split: Split) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    if split.is_own():
+    if split.is_user_data():
         return _read(split)
     hashes: list[bytes] = []
     parts: list[str] = []

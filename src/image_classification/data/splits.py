@@ -32,7 +32,7 @@ def split_for_run(folder: Path, data: DataConfig, seed: int) -> Split:
         held_out = _folds(split, both, data.folds, data.split_seed) == seed % data.folds
         return _divided(split, both, held_out)
     (drawn,) = np.random.SeedSequence([data.split_seed, seed]).generate_state(1)
-    if split.is_own() and data.stratify:
+    if split.is_user_data() and data.stratify:
         count = len(split.classes)
         wanted = np.array(
             [np.bincount(part.labels, minlength=count) for part in (split.validation, split.train)]
@@ -73,7 +73,7 @@ def _numbers(examples: Examples) -> Indices:
 
 
 def _units(split: Split) -> Indices:
-    if not split.is_own():  # `units` would number each part from 0
+    if not split.is_user_data():  # `units` would number each part from 0
         return np.arange(len(split.train.labels) + len(split.validation.labels))
     return np.concatenate([split.units("train"), split.units("validation")])
 

@@ -29,7 +29,7 @@ from image_classification.monitoring.recent_predictions import (
 )
 
 MANIFEST = "labels.jsonl"
-MOST = 1000  # corrections that wait
+MOST_PENDING = 1000  # corrections that wait
 MOST_BYTES = 2**26  # of their images
 LARGEST_MANIFEST = 2**26  # bytes
 
@@ -73,7 +73,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {  # of the fields, as they stand in
 class Corrections:
     """The feedback on the models of one data set."""
 
-    def __init__(self, name: str, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, name: str, most: int = MOST_PENDING, most_bytes: int = MOST_BYTES) -> None:
         """Take the data set's name, and how many corrections and bytes of images may wait."""
         self.folder = paths.FEEDBACK / name
         self.pending, self.accepted = self.folder / "pending", self.folder / "accepted"

@@ -8,9 +8,9 @@ from typing import Any
 from image_classification.monitoring.observations import Window
 from image_classification.monitoring.shifts import (
     CLASSES,
-    FEWEST,
+    FEWEST_IMAGES,
     LEVEL,
-    MOST,
+    MOST_IMAGES,
     Shift,
     compare,
     smallest_distance,
@@ -67,7 +67,7 @@ def report(
     classes: Sequence[str],
 ) -> Report:
     """Judge a window against the statistics of the validation images."""
-    enough = len(window.statistics.classes) >= FEWEST
+    enough = len(window.statistics.classes) >= FEWEST_IMAGES
     shifts = compare(reference, window.statistics) if enough else []
     return Report(name, model, version, window, len(reference.classes), classes, shifts)
 
@@ -119,7 +119,7 @@ def _head(found: Report) -> str:
 def _verdict(found: Report) -> list[str]:
     compared = _compared(found)
     if not found.shifts:
-        return [f"Too few to judge: {FEWEST} images are needed, {compared} were seen."]
+        return [f"Too few to judge: {FEWEST_IMAGES} images are needed, {compared} were seen."]
     unseen = smallest_distance(found.validation_images, compared)
     limits = f"With this many images, shifts of a distance below about {unseen:.2f} go unnoticed."
     moved = [shift for shift in found.shifts if shift.moved]
@@ -157,7 +157,7 @@ def _name(shift: Shift) -> str:
 
 
 def _compared(found: Report) -> int:
-    return min(len(found.window.statistics.classes), MOST)
+    return min(len(found.window.statistics.classes), MOST_IMAGES)
 
 
 def _time(seconds: float) -> str:

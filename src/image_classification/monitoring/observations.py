@@ -21,7 +21,7 @@ from image_classification.core.errors import UserError
 from image_classification.monitoring.statistics import NAMES, Statistics, describe, join
 
 HOURS = 24  # that are kept
-EACH = 500  # images of an hour that are kept, drawn at random from all
+RESERVOIR_SIZE = 500  # images of an hour that are kept, drawn at random from all
 BATCH = 64  # images that are described at once
 HOUR = 3600  # seconds
 LARGEST_FILE = 2**24  # bytes
@@ -54,13 +54,13 @@ class _Hour:
     end: float
     seen: int = 0
     values: NDArray[np.float32] = field(
-        default_factory=lambda: np.zeros((EACH, len(NAMES)), np.float32)
+        default_factory=lambda: np.zeros((RESERVOIR_SIZE, len(NAMES)), np.float32)
     )
-    classes: NDArray[np.int32] = field(default_factory=lambda: np.zeros(EACH, np.int32))
+    classes: NDArray[np.int32] = field(default_factory=lambda: np.zeros(RESERVOIR_SIZE, np.int32))
 
     @property
     def kept(self) -> int:
-        return min(self.seen, EACH)
+        return min(self.seen, RESERVOIR_SIZE)
 
 
 class Observations:
@@ -96,7 +96,7 @@ class Observations:
             slots = self._slots(hour.seen, len(images))
             hour.seen += len(images)
             self._changed = True
-            chosen = [index for index, slot in enumerate(slots) if slot < EACH]
+            chosen = [index for index, slot in enumerate(slots) if slot < RESERVOIR_SIZE]
             if chosen:
                 kept = [slots[index] for index in chosen]
                 self._waiting.append((kept, images[chosen], probabilities[chosen]))
@@ -137,13 +137,16 @@ class Observations:
         return self._hours[-1]
 
     def _slots(self, seen: int, count: int) -> list[int]:
-        """The slot of each image, kept if below EACH: all of an hour are equally likely to be.
+        """The slot of each image, which is kept if below RESERVOIR_SIZE.
 
-        Vitter's algorithm R, "Random sampling with a reservoir" (1985).
+        All images of an hour are equally likely to be kept: Vitter's algorithm R, "Random sampling
+        with a reservoir" (1985).
         """
         numbers = range(seen, seen + count)  # few at once: NumPy would take longer
         draw = self._random.random
-        return [number if number < EACH else int(draw() * (number + 1)) for number in numbers]
+        return [
+            number if number < RESERVOIR_SIZE else int(draw() * (number + 1)) for number in numbers
+        ]
 
     def _settle(self) -> None:
         """Describe the images that wait, all of the last hour."""

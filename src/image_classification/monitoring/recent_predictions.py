@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from image_classification.core.errors import UserError
 
-MOST = 10_000  # predictions that are remembered
+MOST_PREDICTIONS = 10_000  # predictions that are remembered
 MOST_BYTES = 2**24  # of their images
 SECONDS = 3600  # that a prediction is remembered
 ID_BYTES = 16  # of an id, at random: nobody guesses one
@@ -60,7 +60,7 @@ class RecentPredictions:
 
     def __init__(
         self,
-        most: int = MOST,
+        most: int = MOST_PREDICTIONS,
         most_bytes: int = MOST_BYTES,
         seconds: float = SECONDS,
         clock: Callable[[], float] = time.monotonic,

@@ -15,8 +15,8 @@ from image_classification.comparison.statistical_tests import holm
 from image_classification.monitoring.statistics import NAMES, Statistics
 
 LEVEL = 1e-5  # adjusted p-values below it raise an alarm
-FEWEST = 50  # images of a window that is judged at all
-MOST = 1000  # images that are judged: with more, even irrelevant differences are significant
+FEWEST_IMAGES = 50  # images of a window that is judged at all
+MOST_IMAGES = 1000  # images that are judged: with more, even irrelevant differences are significant
 CLASSES = "classes"
 CONCENTRATIONS = (1, 10, 100)  # how far another mix of classes may be from the reference
 
@@ -52,13 +52,13 @@ def compare(reference: Statistics, window: Statistics) -> list[Shift]:
 
     Args:
         reference: of the validation images, by the same model.
-        window: of at least FEWEST images; of more than MOST, so many at random.
+        window: of at least FEWEST_IMAGES; of more than MOST_IMAGES, so many at random.
 
     Returns:
         One for each of NAMES, and for the classes.
     """
-    if len(window.classes) > MOST:
-        rows = np.random.default_rng(0).choice(len(window.classes), MOST, replace=False)
+    if len(window.classes) > MOST_IMAGES:
+        rows = np.random.default_rng(0).choice(len(window.classes), MOST_IMAGES, replace=False)
         window = Statistics(window.values[rows], window.classes[rows])
     found = [
         _of_values(name, reference.values[:, column], window.values[:, column])
@@ -74,7 +74,7 @@ def compare(reference: Statistics, window: Statistics) -> list[Shift]:
 
 def smallest_distance(reference: int, window: int) -> float:
     """The distance that a window of this many images must reach to be noticed in a statistic."""
-    size = min(window, MOST)
+    size = min(window, MOST_IMAGES)
     effective = round(reference * size / (reference + size))
     return float(scipy.stats.kstwo.isf(LEVEL / (len(NAMES) + 1), effective))
 

@@ -226,7 +226,7 @@ def _reason(decision: Decision, shared: SharedExamples | None) -> str:
 def _compare(
     evaluated: EvaluatedRun, shared: SharedExamples | None, metric: str
 ) -> PairedComparison | None:
-    if shared is None or len(shared.rows) < paired.FEWEST:
+    if shared is None or len(shared.rows) < paired.FEWEST_EXAMPLES:
         return None
     labels = np.asarray(evaluated.validation_set.examples.labels)[shared.rows]
     return paired.compare(metric, labels, evaluated.predicted[shared.rows], shared.champion)

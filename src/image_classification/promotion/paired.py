@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from image_classification.comparison import statistical_tests
 from image_classification.comparison.contributions import contributions
 
-FEWEST = 2  # examples that a comparison needs
+FEWEST_EXAMPLES = 2  # examples that a comparison needs
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def compare(
 
     Args:
         metric: one of contributions.METRICS.
-        labels: (n,), n at least `FEWEST`, indices of the true classes.
+        labels: (n,), n at least `FEWEST_EXAMPLES`, indices of the true classes.
         candidate: (n,), indices of the predicted classes.
         champion: as `candidate`.
     """

@@ -15,7 +15,7 @@ from image_classification.reporting.gallery import Picture, Pictures
 EXAMPLES = 8  # images of a class
 AVERAGED = 500  # images of a class, at most, in its mean image
 ROWS = 100  # images that are read at once
-PAIRS = 8  # look-alikes
+PAIRS = 8  # near-duplicates
 
 
 def draw(known: DataSheet, split: Split) -> Pictures:
@@ -45,12 +45,12 @@ def draw(known: DataSheet, split: Split) -> Pictures:
             EXAMPLES,
         ),
     )
-    tests, trainings = _look_alikes(known, split)
+    tests, trainings = _near_duplicates(known, split)
     if tests:
         yield (
             Picture(
-                "look_alikes",
-                "look_alikes",
+                "near_duplicates",
+                "near_duplicates",
                 "Test images, each above a training image that it looks like.",
                 "Test images above the training images that they look like, numbered as in the "
                 "list. In both, the same of 8 x 8 fields are darker than their neighbours.",
@@ -62,7 +62,7 @@ def draw(known: DataSheet, split: Split) -> Pictures:
         )
 
 
-def _look_alikes(known: DataSheet, split: Split) -> tuple[list[int], list[int]]:
+def _near_duplicates(known: DataSheet, split: Split) -> tuple[list[int], list[int]]:
     """The rows of some test images, and of the training images that they look like."""
     named = known.found.get("near_duplicates", {}).get("named", [])[:PAIRS]
     places = [{name: row for row, name in enumerate(split.names(p))} for p in ("test", "train")]

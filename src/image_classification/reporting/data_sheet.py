@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from image_classification.data import sheet
 from image_classification.data.arrays import Split
-from image_classification.data.own_split import PARTS
+from image_classification.data.split_plan import PARTS
 from image_classification.evaluation.captions import shortened
 from image_classification.reporting.data_figures import PART_NAMES
 
@@ -69,7 +69,7 @@ class DataSheet:
     found: Mapping[str, Any]
 
     @property
-    def is_own(self) -> bool:
+    def is_user_data(self) -> bool:
         """Whether these are a user's own images, whose files were inspected."""
         return "sizes" in self.found
 
@@ -118,7 +118,7 @@ class DataSheet:
         found = self.found
         height, width, channels = self.image_shape
         facts = [("shape of each image", f"{height} x {width} x {channels}")]
-        if self.is_own:
+        if self.is_user_data:
             facts += [
                 ("width of the files, pixels", _range(found["sizes"]["width"])),
                 ("height of the files, pixels", _range(found["sizes"]["height"])),
@@ -130,7 +130,7 @@ class DataSheet:
             ("of these with different labels", _sets(found["conflicting"])),
             ("of these in several parts", _sets(found["across"])),
         ]
-        if self.is_own:
+        if self.is_user_data:
             near, bad = found["near_duplicates"]["images"], found["bad"]["images"]
             facts += [
                 ("test images that look like a training image", f"{near:,}" if near else "none"),

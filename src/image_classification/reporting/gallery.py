@@ -37,7 +37,7 @@ Section = Literal[
     "robustness",
     "costs",
     "data",
-    "look_alikes",
+    "near_duplicates",
 ]
 Pictures = Iterator[tuple["Picture", Figure]]
 

@@ -9,7 +9,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawn
 
-FEWEST = 2  # different results, and settings, that a figure can compare
+FEWEST_DISTINCT = 2  # different results, and settings, that a figure can compare
 
 
 def figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
@@ -31,11 +31,11 @@ def figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
         axes = drawn.plot_intermediate_values(study)
         axes.set(xlabel="epoch, from 0", ylabel=metric)
         made["epochs"] = _named(axes, "Every trial by epoch; those cut short were pruned", False)
-        if len({trial.value for trial in done}) >= FEWEST:
+        if len({trial.value for trial in done}) >= FEWEST_DISTINCT:
             evaluator = PedAnovaImportanceEvaluator()
             axes = drawn.plot_param_importances(study, evaluator=evaluator, target_name=metric)
             made["importances"] = _named(axes, "What decided whether a trial was good", False)
-            if len(searched) >= FEWEST:
+            if len(searched) >= FEWEST_DISTINCT:
                 axes = drawn.plot_parallel_coordinate(study, target_name=metric)
                 made["parallel_coordinates"] = _named(axes, "A line for each trial")
     return made

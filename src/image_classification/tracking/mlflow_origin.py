@@ -35,7 +35,7 @@ def origin(experiment: str, key: str) -> RunOrigin:
         raise mlflow_store.UnreachableError(f"the tracking store can't be used: {cause}") from error
     if run is None:
         raise UserError(
-            f"{mlflow_store.shown()} has no run {key} of {experiment}, nor has runs/: if it "
+            f"{mlflow_store.display_uri()} has no run {key} of {experiment}, nor has runs/: if it "
             "was champion, `image-classification promote --reason ...` makes another one"
         )
     tags = run.data.tags

@@ -82,7 +82,7 @@ def key_of(name: str, version: int) -> str:
         return str(client.get_run(str(run_id)).data.tags[RUN_KEY])
     except (MlflowException, SQLAlchemyError, KeyError, OverflowError) as error:
         raise UserError(
-            f"{version}: {mlflow_store.shown()} has no such version of {name} "
+            f"{version}: {mlflow_store.display_uri()} has no such version of {name} "
             f"({mlflow_store.cause_of(error)})"
         ) from error
 
@@ -96,7 +96,7 @@ def download(name: str, key: str, folder: Path) -> Path:
     try:
         version = _by_key(name, [key]).get(key)
         if version is None:
-            raise UserError(f"{mlflow_store.shown()} has no version of the run {key}")
+            raise UserError(f"{mlflow_store.display_uri()} has no version of the run {key}")
         source = f"models:/{name}/{version.version}"
         found = mlflow.artifacts.download_artifacts(source, dst_path=str(folder))
         return next(Path(found).rglob(paths.MODEL_FILE))

@@ -97,7 +97,7 @@ class MlflowRun:
         for model in self.models(run_id):
             if model.status == LoggedModelStatus.READY:
                 return str(model.model_id)
-        raise UserError(f"run {run_id} in {mlflow_store.shown()} holds no model")
+        raise UserError(f"run {run_id} in {mlflow_store.display_uri()} holds no model")
 
 
 def open_run(event: Event, folder: Path) -> MlflowRun:
@@ -122,7 +122,7 @@ def open_run(event: Event, folder: Path) -> MlflowRun:
 def _find(client: mlflow.MlflowClient, experiment_id: str, key: str) -> Run:
     found = mlflow_pages.find_run(client, experiment_id, key)
     if found is None:
-        raise UserError(f"{mlflow_store.shown()} does not hold the run {key}")
+        raise UserError(f"{mlflow_store.display_uri()} does not hold the run {key}")
     return found
 
 

@@ -82,11 +82,13 @@ def connect(experiment: str) -> str:
         cause = cause_of(error)
         if "failed with exception" in cause:  # MLflow's text for an unreachable server
             cause = "it does not respond"
-        raise UnreachableError(f"the tracking store {shown()} can't be used: {cause}") from error
+        raise UnreachableError(
+            f"the tracking store {display_uri()} can't be used: {cause}"
+        ) from error
     return experiment_id
 
 
-def shown() -> str:
+def display_uri() -> str:
     """The address of the tracking store, for messages."""
     return without_login(mlflow.get_tracking_uri())
 
@@ -103,8 +105,8 @@ def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None
                 raise
     if found.lifecycle_stage == "deleted":
         raise UnreachableError(
-            f"the experiment {name} was deleted in MLflow: MLFLOW_TRACKING_URI={shown()} mlflow "
-            f"experiments restore --experiment-id {found.experiment_id}"
+            f"the experiment {name} was deleted in MLflow: MLFLOW_TRACKING_URI={display_uri()} "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     for tag, value in mlflow_view.EXPERIMENT_TAGS.items():
         if tag not in found.tags:  # the experiment was made by something else, such as `mlflow run`

@@ -7,7 +7,7 @@ import sys
 from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.serving.artifact import DESCRIPTION_FILE
-from image_classification.web import choice, limits
+from image_classification.web import limits, served_runs
 from image_classification.web.models import Models, Served, load
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def load_models(name: str, old: Models | None = None) -> Models:
     Raises:
         UserError: there is no champion, or it can't be used.
     """
-    wanted = choice.promoted(name)
+    wanted = served_runs.champion(name)
     if wanted is None:
         raise UserError(f"{name} has no champion: `image-classification promote` makes one")
     champion = old.find(wanted.key, wanted.weights_sha256) if old else None
@@ -38,7 +38,7 @@ def _others(champion: Served, old: Models | None) -> tuple[Served, ...]:
     loaded = {served.artifact.key: served for served in old.all()} if old else {}
     found: list[Served] = []
     try:
-        for key in choice.best_runs():
+        for key in served_runs.best_runs():
             if key != champion.artifact.key:
                 found += _beside(champion, key, loaded.get(key))
     except UserError as error:
@@ -60,7 +60,7 @@ def _beside(champion: Served, key: str, loaded: Served | None) -> list[Served]:
     return [other] if alike else []
 
 
-def _export(wanted: choice.Champion) -> None:
+def _export(wanted: served_runs.Champion) -> None:
     """Make an artifact in a process of its own: it takes TensorFlow, which is not loaded here."""
     log.info("exporting %s, which takes a while", wanted.run)
     command = [sys.executable, "-m", "image_classification", "export", wanted.key]

@@ -53,9 +53,9 @@ class Metrics:
         )
         yield from _one("queued_images", "gauge", "Images in the queue.", predictor.queued)
         text = "Champions loaded since the start."
-        yield from _one("takeovers_total", "counter", text, watcher.takeovers)
+        yield from _one("champion_loads_total", "counter", text, watcher.loads)
         text = "Champions that failed to load."
-        yield from _one("takeover_failures_total", "counter", text, watcher.failures)
+        yield from _one("champion_load_failures_total", "counter", text, watcher.failures)
         text = "1 if the last promoted champion is served."
         yield from _one("champion_is_current", "gauge", text, int(watcher.is_current))
         yield from _head("model_info", "gauge", "The models served.")

@@ -11,7 +11,7 @@ from pathlib import Path
 from image_classification.core import paths
 from image_classification.core.errors import UserError, explain
 from image_classification.serving.artifact import DESCRIPTION_FILE
-from image_classification.web import choice, limits
+from image_classification.web import limits, served_runs
 from image_classification.web.loading import load_models
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class Watcher:
 
     Attributes:
         models: those served now; replaced as a whole.
-        takeovers: how many champions have been loaded since the start.
+        loads: how many champions have been loaded since the start.
         failures: how many failed to load.
         is_current: whether the last promoted one is served.
     """
@@ -39,7 +39,7 @@ class Watcher:
             UserError: there is no champion, or it can't be used.
         """
         self.name = name
-        self.takeovers = self.failures = 0
+        self.loads = self.failures = 0
         self.is_current = True
         self._seen = self._state()  # before what may take minutes
         self.models = load_models(name)
@@ -60,12 +60,12 @@ class Watcher:
             state = self._state()
             if state != self._seen or time.monotonic() >= self._retry_at:
                 self._seen, self._retry_at = state, float("inf")
-                self._take_up()
+                self._reload()
                 # Jobs of the old models may still run: their memory is freed one poll later.
                 self._end.wait(limits.WATCH_SECONDS)
                 give_memory_back()
 
-    def _take_up(self) -> None:
+    def _reload(self) -> None:
         old = self.models
         try:
             self.models = load_models(self.name, old)
@@ -77,18 +77,18 @@ class Watcher:
             log.error("%s stays in service: %s", old.champion.title, text)
             return
         self.is_current = True
-        self.takeovers += self.models.champion is not old.champion
+        self.loads += self.models.champion is not old.champion
         log.info("%s is served", self.models.champion.title)
 
     def _state(self) -> State:
         """What changes when a record is added or an artifact replaced."""
         try:
-            wanted = choice.promoted(self.name)
-            keys = [*([wanted.key] if wanted else []), *choice.best_runs()]
+            wanted = served_runs.champion(self.name)
+            keys = [*([wanted.key] if wanted else []), *served_runs.best_runs()]
         except (UserError, OSError):  # of the disk: seen again at the next poll
             keys = []
         artifacts = [paths.EXPORTED / key / DESCRIPTION_FILE for key in keys]
-        files = [paths.PROMOTIONS / f"{self.name}.jsonl", choice.LEADERBOARD, *artifacts]
+        files = [paths.PROMOTIONS / f"{self.name}.jsonl", served_runs.LEADERBOARD, *artifacts]
         return tuple(map(_state_of, files))
 
 

@@ -18,7 +18,7 @@ class Champion:
     weights_sha256: str
 
 
-def promoted(name: str) -> Champion | None:
+def champion(name: str) -> Champion | None:
     """The champion of a data set by its records; None before the first promotion.
 
     Raises:
@@ -44,7 +44,7 @@ def best_runs() -> list[str]:
     return [key for key in best.values() if (paths.EXPORTED / key / DESCRIPTION_FILE).is_file()]
 
 
-def data_set() -> str | None:
+def dataset() -> str | None:
     """The one data set that has records of promotions; None for none or several."""
     names = records.names()
     return names[0] if len(names) == 1 else None

@@ -15,7 +15,7 @@ from image_classification.core.errors import UserError
 from image_classification.data.assignment import assign, quotas, units
 
 PARTS = ("train", "validation", "test")
-FEWEST = 3  # images of a class: one a part
+FEWEST_PER_CLASS = 3  # images of a class: one a part
 
 Issues = list[tuple[str, str]]  # what is bad, and why
 
@@ -123,7 +123,7 @@ def _labels(
             issues.append((name, f"label {label!r:.80} is not a class of data.classes"))
     numbers = {name: number for number, name in enumerate(classes)}
     all_given = {"train", "validation", "test"} <= set(images.parts)
-    fewest = 1 if all_given else FEWEST
+    fewest = 1 if all_given else FEWEST_PER_CLASS
     few = [name for name in classes if found[name] < fewest]
     if few and not data.classes:
         classes = [name for name in classes if name not in few]

@@ -9,7 +9,7 @@ from conftest import Compose
 
 from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
-from image_classification.data.own_split import Inventory, plan
+from image_classification.data.split_plan import Inventory, plan
 
 
 @pytest.fixture
