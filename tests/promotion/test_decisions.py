@@ -40,8 +40,9 @@ def made(configuration: Path) -> Config:
     with contextlib.chdir(configuration):
         return composing.compose(
             *("data.validation_examples=2000", "promotion.margin=-0.2", "promotion.cheaper=20"),
-            "promotion.floors={accuracy: 0.5, worst_class_recall: 0.2, calibration_error: 0.1}",
-            "promotion.floors={microseconds: 100000, megabytes: 200}",
+            "promotion.requirements={accuracy: 0.5, worst_class_recall: 0.2}",
+            "promotion.requirements={calibration_error: 0.1}",
+            "promotion.requirements={microseconds: 100000, megabytes: 200}",
         )
 
 

@@ -20,8 +20,8 @@ from test_bodies import PIXELS, read_json, served
 
 from image_classification.commands import serve
 from image_classification.web import limits
+from image_classification.web.errors import HTTPError
 from image_classification.web.models import Models, Served
-from image_classification.web.refused import RefusedError
 
 IMAGE = PIXELS[:1].tobytes()
 RAW = "application/octet-stream"
@@ -82,7 +82,7 @@ def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Running
         return np.full((len(images), 2), 0.5, np.float32)
 
     models = Models(Served(served(), predict), (Served(served(), predict),))
-    state = {"name": "tiny", "models": models, "is_current": True, "takeovers": 0, "failures": 0}
+    state = {"name": "tiny", "models": models, "is_current": True, "loads": 0, "failures": 0}
     watcher: Any = SimpleNamespace(start=lambda: None, close=lambda: None, **state)
     loop = asyncio.new_event_loop()
     stop: list[Callable[[], None]] = []
@@ -117,7 +117,7 @@ def test_a_model_that_mlflow_does_not_know_is_named_by_its_key(running: Running)
 def test_strings_in_json_take_no_room() -> None:
     strings = ["a" * 10_000, *[""] * 10_000]
     tracemalloc.start()
-    with pytest.raises(RefusedError, match="a pixel is not a number"):
+    with pytest.raises(HTTPError, match="a pixel is not a number"):
         read_json({"images": strings})
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -254,5 +254,5 @@ def test_an_answer_that_is_not_read_is_given_up(
 def test_json_that_is_nested_too_deeply_is_one_line() -> None:
     value = json.loads("[" * 400 + "1" + "]" * 400)
 
-    with pytest.raises(RefusedError):
+    with pytest.raises(HTTPError):
         read_json({"images": value})
