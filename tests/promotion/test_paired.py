@@ -49,3 +49,14 @@ def test_another_metric_is_compared_by_what_each_example_contributes() -> None:
     assert found.difference == pytest.approx(0.25)
     assert found.low < 0.25 < found.high
     assert found.p_value < 0.01
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "f1_macro"])
+def test_models_that_agree_may_still_differ_in_a_rare_class(metric: str) -> None:
+    """Six examples of a class show little, even if both models get all of them right."""
+    labels = np.array([0] * 494 + [1] * 6)
+    of_many, of_few = (compare(metric, each, each, each) for each in (np.tile([0, 1], 250), labels))
+
+    assert of_many.difference == of_few.difference == 0
+    assert of_few.low == pytest.approx(-tango(0, 0, 6, level=0.05).high / 2)
+    assert of_few.low < of_many.low < 0 < of_many.high < of_few.high

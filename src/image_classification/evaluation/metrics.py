@@ -116,7 +116,7 @@ def reliability(labels: NDArray[np.integer], probabilities: NDArray[np.floating]
 def calibration_error(reliability: pd.DataFrame) -> float:
     """The expected calibration error: how far confidence and accuracy differ on average.
 
-    Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities" (2015).
+    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks" (2017).
 
     Args:
         reliability: from the function of that name.

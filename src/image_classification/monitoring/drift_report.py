@@ -124,7 +124,7 @@ def _verdict(found: Report) -> list[str]:
     limits = f"With this many images, shifts of a distance below about {unseen:.2f} go unnoticed."
     moved = [shift for shift in found.shifts if shift.moved]
     if not moved:
-        return ["No drift: no statistic differs from validation more than chance explains.", limits]
+        return [f"No drift: no adjusted p-value is below {LEVEL:g}.", limits]
     still = [_name(shift) for shift in found.shifts if not shift.moved]
     moved.sort(key=lambda shift: -shift.distance)
     return [

@@ -158,8 +158,8 @@ def _shared_examples(
             rows[:0], "", rows[:0], numbers, f"the champion can't be measured: {error}"
         )
     note = (
-        "another data set than the champion's: both were measured on the new validation examples, "
-        "of which the champion may have trained on some, which favours it"
+        "another data set or split than the champion's: both were measured on the new validation "
+        "examples, of which the champion may have trained on some, which favours it"
     )
     return SharedExamples(
         rows, evaluated.validation_set.sha256, measured.predicted, measured.numbers, note

@@ -40,7 +40,7 @@ class Job:
 
 
 class Predictor:
-    """Answers jobs in order. All methods belong to the event loop's thread."""
+    """Answers jobs in order. Its public methods belong to the event loop's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, observe: Observe) -> None:
         """Start the thread.
