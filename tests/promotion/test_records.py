@@ -178,3 +178,15 @@ def test_mlflow_is_told_the_last_decision_about_each_version_and_all_in_its_text
     assert state.tags["key of dcnn-0"]["promotion.decision"] == "refused"
     assert state.texts["key of cnn-0"].count("\n") == 2  # promoted, defended, rolled back from
     assert registry_state.of_records([]).champion is None
+
+
+def test_each_decision_sets_all_tags_so_that_none_of_an_earlier_one_has_to_be_deleted() -> None:
+    """A team's server may let only the creator of a version delete its tags."""
+    bare = replace(SECOND, numbers={"paired": None}, validation=None)
+
+    (before,) = registry_state.of_records([SECOND]).tags.values()
+    (after,) = registry_state.of_records([bare]).tags.values()
+
+    assert before.keys() == after.keys()
+    names = ("promotion.difference", "promotion.interval", "promotion.validation")
+    assert [after[name] for name in names] == ["none"] * 3

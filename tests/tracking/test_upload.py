@@ -19,12 +19,16 @@ from image_classification.tracking import (
     background_logger,
     event_log,
     live_run,
+    mlflow_model,
+    mlflow_promotions,
     outbox,
     run_folder,
     uploader,
 )
 from image_classification.tracking.background_logger import BackgroundLogger
 from image_classification.tracking.event_log import Event
+from image_classification.tracking.mlflow_promotions import EARLIER, HEADING, described
+from image_classification.tracking.mlflow_registry import LONGEST_DESCRIPTION
 from image_classification.tracking.mlflow_run import MlflowRun
 from image_classification.tracking.uploader import Uploader
 
@@ -222,6 +226,64 @@ def test_a_deleted_experiment_is_a_line_that_says_how_to_restore_it(
     assert sorted(str(run.info.run_name) for run in found()) == ["it", "other"]
 
 
+def about(folder: Path, key: str) -> Path:
+    """A folder with an event log about a run that another folder begins, as an export writes it."""
+    folder.mkdir(parents=True)
+    (folder / "model.tflite").write_text("a model")
+    run = {"type": "run", "key": key, "experiment": "mine"}
+    event_log.write(folder, [run, {"type": "artifacts", "path": "served"}])
+    return folder
+
+
+def test_a_deleted_experiment_holds_up_no_other(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logged_run(project / "outputs/1")
+    assert sync.sync() == 0
+    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (run,) = found()
+    client.delete_experiment(run.info.experiment_id)
+    other = logged_run(project / "outputs/2", name="other")
+    first, *rest = event_log.read(other / "events.jsonl")
+    event_log.write(other, [first | {"experiment": "theirs"}, *rest])
+
+    assert sync.sync() == outbox.NOT_UPLOADED
+
+    assert "other" in {run.info.run_name for run in found()}
+    said = capsys.readouterr().err
+    assert "experiment mine was deleted in MLflow" in said
+    assert "the event logs of 1 folder(s) wait" in said
+
+
+def test_a_log_about_a_run_that_is_nowhere_is_named_and_holds_up_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a change of the store: what was exported is still here, its run is not."""
+    about(project / "exported/gone", "0" * 32)
+    logged_run(project / "outputs/one")
+
+    assert sync.sync() == 0
+
+    assert [run.info.run_name for run in found()] == ["it"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("exported/gone is not uploaded: sqlite:///")
+    assert line.endswith("nor does any folder here: make it anew or remove it")
+
+
+def test_a_log_that_comes_before_its_run_is_uploaded_after_it(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = logged_run(project / "runs/it")
+    key = event_log.read(training / "events.jsonl")[0]["key"]
+
+    assert outbox.upload(about(project / "exported/key", key), training) == 0
+
+    (run,) = found()
+    listed = mlflow.MlflowClient().list_artifacts(run.info.run_id, "served")
+    assert [entry.path for entry in listed] == ["served/model.tflite"]
+    assert capsys.readouterr().err == ""
+
+
 def test_a_run_that_was_deleted_in_mlflow_stays_so_and_holds_up_no_comparison(
     project: Path,
 ) -> None:
@@ -302,6 +364,33 @@ def test_a_repeated_evaluation_is_logged_where_it_differs(project: Path) -> None
     assert history == {"test_accuracy": [0.5], "seconds": [3.0, 4.0]}
 
 
+def test_a_half_logged_model_that_may_not_be_deleted_stops_no_upload(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A team's server lets only those with MANAGE delete it."""
+    begun = logged_run(project / "begun")
+    assert outbox.upload(begun) == 0
+    (run,) = found()
+    client = mlflow.MlflowClient()
+    client.create_logged_model(run.info.experiment_id, "it", source_run_id=run.info.run_id)
+    opening, *_ = event_log.read(begun / "events.jsonl")
+    (project / "it").mkdir()
+    model = {"type": "model", "name": "it", "sha256": "", "image_shape": [], "classes": 10}
+    event_log.write(project / "it", [opening, model])
+    logged: list[str] = []
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("Permission denied")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "delete_logged_model", refuse)
+    monkeypatch.setattr(mlflow_model, "_description", lambda *_: {})
+    monkeypatch.setattr(mlflow_model, "_load", lambda *_: "the model")
+    monkeypatch.setattr(mlflow_model, "_log_new", lambda *given: logged.append(given[2]["model"]))
+
+    assert outbox.upload(project / "it") == 0
+    assert logged == ["the model"]
+
+
 @pytest.mark.slow
 def test_processes_that_upload_the_same_at_once_make_one_run(project: Path) -> None:
     folder = logged_run(project / "it")
@@ -342,6 +431,53 @@ def test_versions_that_are_registered_at_once_do_not_clash(project: Path) -> Non
         version = client.get_model_version_by_alias("mine", f"alias-{key}")
         assert version.description == f"card {key}"
     assert client.get_model_version_by_alias("mine", "champion").run_id
+
+
+def test_the_alias_moves_though_the_description_cannot_be_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = logged_run(project / "runs/it")
+    assert outbox.upload(folder) == 0
+    key = event_log.read(folder / "events.jsonl")[0]["key"]
+    (run,) = found()
+    client = mlflow.MlflowClient()
+    client.create_registered_model("mine")
+    client.create_model_version("mine", str(folder), run_id=run.info.run_id)
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("value too long for type character varying(5000)")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "update_model_version", refuse)
+
+    code = mlflow_promotions.update_registry("mine", key, {}, {key: "promoted"})
+
+    assert code == outbox.NOT_UPLOADED
+    assert client.get_model_version_by_alias("mine", "champion").run_id == run.info.run_id
+
+
+def test_a_description_keeps_the_last_decisions_that_fit() -> None:
+    card = "card " * 400
+    lines = [f"- {number} {'x' * 400}" for number in range(30)]
+
+    few = described(card, "\n".join(lines[:3]))
+    many = described(card, "\n".join(lines))
+
+    assert few == card + HEADING + "\n".join(lines[:3])
+    kept = many.partition(HEADING)[2].splitlines()
+    assert many.startswith(card + HEADING + EARLIER)
+    assert LONGEST_DESCRIPTION - 450 < len(many) <= LONGEST_DESCRIPTION
+    assert kept[1:] == lines[-len(kept) + 1 :]
+    assert described(card, "") == card
+
+
+def test_a_card_that_is_too_long_leaves_room_for_the_last_decision() -> None:
+    lines = ["- promoted", "- defended"]
+
+    both = described("x" * 6000, "\n".join(lines))
+
+    assert len(both) == LONGEST_DESCRIPTION
+    assert both.endswith(f"x{HEADING}{EARLIER}\n- defended")
+    assert len(described("x" * 6000, "")) == LONGEST_DESCRIPTION
 
 
 def test_sync_copies_nothing_that_stays_where_it_is(

@@ -36,7 +36,7 @@ def sync() -> int:
         updated = mlflow_promotions.update_registry(name, state.champion, state.tags, state.texts)
         code = max(code, updated)
     if code == 0:
-        print(f"MLflow has the event logs of all {len(folders)} folders")
+        print(f"MLflow is up to date with the event logs of {len(folders)} folders")
     return code
 
 

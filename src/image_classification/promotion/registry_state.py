@@ -40,7 +40,7 @@ def of_records(known: Sequence[Record]) -> RegistryState:
 
 
 def _tags(number: int, record: Record) -> dict[str, str]:
-    """Of the last decision about a run."""
+    """Of the last decision about a run; all names, so that none is left of an earlier one."""
     values = {
         "number": str(number),
         "decision": record.decision,
@@ -49,11 +49,12 @@ def _tags(number: int, record: Record) -> dict[str, str]:
         "reason": record.reason,
         "from": decision_text.title(record.from_) if record.from_ else "none",
         "sha256": record.to.sha256,
+        "difference": "none",
+        "interval": "none",
+        "validation": record.validation.sha256[:12] if record.validation else "none",
     }
     paired = record.numbers.get("paired")
     if paired:
         values["difference"] = f"{100 * paired['difference']:+.2f} points"
         values["interval"] = f"{100 * paired['low']:.2f} to {100 * paired['high']:.2f} points"
-    if record.validation:
-        values["validation"] = record.validation.sha256[:12]
     return {f"{PREFIX}{key}": value[:LONGEST] for key, value in values.items()}

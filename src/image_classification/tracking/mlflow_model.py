@@ -13,6 +13,7 @@ from typing import Any
 import mlflow
 import numpy as np
 from mlflow.entities import LoggedModelStatus
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import Schema, TensorSpec
@@ -42,7 +43,8 @@ def log_model(run: MlflowRun, event: Event, model: Any = None) -> None:
         if known.status == LoggedModelStatus.READY:
             finished = known
         else:
-            run.client.delete_logged_model(known.model_id)  # cut short by an outage
+            with contextlib.suppress(MlflowException):  # a team's server may not let us
+                run.client.delete_logged_model(known.model_id)  # cut short by an outage
     if finished and _is_whole(run, finished):
         return
     if model is None:

@@ -12,14 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.tracking import mlflow_pages, mlflow_store
-from image_classification.tracking.mlflow_registry import MOST_VERSIONS
+from image_classification.tracking.mlflow_registry import LONGEST_DESCRIPTION, MOST_VERSIONS
 from image_classification.tracking.mlflow_store import OUTAGES, UnreachableError
 from image_classification.tracking.mlflow_tags import RUN_KEY
 from image_classification.tracking.outbox import NOT_UPLOADED
 
 ALIAS = "champion"
-PREFIX = "promotion."  # of the tags
 HEADING = "\n\n## Promotion\n\n"  # heads the last section of a version's description
+EARLIER = "- earlier decisions: `image-classification history`"  # that do not fit into it
 
 
 def update_registry(
@@ -35,8 +35,10 @@ def update_registry(
     Args:
         name: of the registered model, and of the experiment.
         champion: the key of its run; None if there is none.
-        tags: of the version of each run, by key; their names begin with `PREFIX`.
-        texts: Markdown, the end of the description of each version, by the run's key.
+        tags: of the version of each run, by key; the same names each time, since a team's server
+            may let only a version's creator delete one.
+        texts: Markdown, the end of the description of each version, by the run's key: a line for
+            each decision, the last one last.
 
     Returns:
         The exit code, as of outbox.upload.
@@ -44,13 +46,13 @@ def update_registry(
     try:
         found = _by_key(name, {*tags, *texts, *filter(None, [champion])})
         with mlflow_store.store_lock():
-            for key, version in found.items():
-                _describe(version, tags.get(key, {}), texts.get(key, ""))
-            if champion in found:
+            if champion in found:  # first: it decides what users get
                 _point(name, str(found[champion].version))
             elif champion:
                 said = f"has no version of the champion's run {champion}"
                 print(f"MLflow {said}: its alias stays where it is", file=sys.stderr)
+            for key, version in found.items():
+                _describe(version, tags.get(key, {}), texts.get(key, ""))
     except OUTAGES as error:
         print(
             f"MLflow: {mlflow_store.cause_of(error)}: the decisions in {paths.PROMOTIONS}/ wait "
@@ -126,16 +128,30 @@ def _by_key(name: str, keys: Iterable[str]) -> dict[str, Any]:
 
 def _describe(version: Any, tags: Mapping[str, str], text: str) -> None:
     client = mlflow.MlflowClient()
-    for tag in version.tags.keys() - tags:
-        if tag.startswith(PREFIX):  # of an earlier decision
-            client.delete_model_version_tag(version.name, version.version, tag)
     for tag, value in tags.items():
         if version.tags.get(tag) != value:
             client.set_model_version_tag(version.name, version.version, tag, value)
-    card = (version.description or "").partition(HEADING)[0]
-    description = f"{card}{HEADING}{text}" if text else card
+    description = described((version.description or "").partition(HEADING)[0], text)
     if description != version.description:
         client.update_model_version(version.name, version.version, description)
+
+
+def described(card: str, decisions: str) -> str:
+    """The description of a version: its card, and as many of the last decisions as MLflow takes.
+
+    Args:
+        card: Markdown; cut where it leaves no room for the last decision.
+        decisions: a line each, the last one last; empty without any.
+    """
+    if not decisions:
+        return card[:LONGEST_DESCRIPTION]
+    lines, section = decisions.splitlines(), ""
+    for first in range(len(lines)):
+        section = HEADING + "\n".join([EARLIER, *lines[first:]] if first else lines)
+        if len(card) + len(section) <= LONGEST_DESCRIPTION:
+            break
+    section = section[:LONGEST_DESCRIPTION]
+    return card[: LONGEST_DESCRIPTION - len(section)] + section
 
 
 def _point(name: str, version: str) -> None:

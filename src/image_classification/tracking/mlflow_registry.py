@@ -12,6 +12,7 @@ TAGS = ("model", "seed", "recipe")  # of a run, that its version gets as well
 # Of a run, that its version gets as tags: those that `compare.metric` can name.
 SCORES = tuple(f"{part}_{metric}" for part in ("test", "validation") for metric in METRICS)
 MOST_VERSIONS = 10_000  # that are looked through
+LONGEST_DESCRIPTION = 5000  # characters of a version's, which PostgreSQL enforces
 
 
 def register_versions(run: MlflowRun, event: Event) -> None:
@@ -30,7 +31,7 @@ def register_versions(run: MlflowRun, event: Event) -> None:
                     name, f"models:/{model}", run_id=run_id, model_id=model
                 )
                 known[run_id] = str(added.version)
-            run.client.update_model_version(name, known[run_id], card)
+            run.client.update_model_version(name, known[run_id], card[:LONGEST_DESCRIPTION])
             run.client.set_tag(run_id, MLFLOW_RUN_NOTE, card)
             for tag, value in _version_tags(run.client.get_run(run_id)).items():
                 run.client.set_model_version_tag(name, known[run_id], tag, value)

@@ -38,7 +38,9 @@ from image_classification.tracking.event_log import Event
 from image_classification.tracking.mlflow_tags import RUN_KEY, SWEEP_KEY
 from image_classification.tracking.provenance import TRAINING_KEY
 
-METRICS_AT_ONCE = 1000  # the most that MLflow takes
+
+class MissingRunError(UserError):
+    """The store does not hold a run that has to be there."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class MlflowRun:
         """Another run of the experiment, by its key.
 
         Raises:
-            UserError: there is none.
+            MissingRunError: there is none.
         """
         return _find(self.client, self.experiment_id, key)
 
@@ -78,7 +80,7 @@ class MlflowRun:
         """A text whose links to runs are as MLflow's pages need them (see mlflow_pages.Pages).
 
         Raises:
-            UserError: a run is not there.
+            MissingRunError: a run is not there.
         """
         run_ids = {key: self.find(key).info.run_id for key in mlflow_pages.keys_in(text)}
         return mlflow_pages.Pages(self.experiment_id, run_ids).linked(text)
@@ -104,7 +106,7 @@ def open_run(event: Event, folder: Path) -> MlflowRun:
     """Find the run of an event log, or make it where the event says how it began.
 
     Raises:
-        UserError: the run is not there, and has to be.
+        MissingRunError: the run is not there, and has to be.
     """
     experiment_id = mlflow_store.connect(event["experiment"])
     client = mlflow.MlflowClient()
@@ -122,12 +124,12 @@ def open_run(event: Event, folder: Path) -> MlflowRun:
 def _find(client: mlflow.MlflowClient, experiment_id: str, key: str) -> Run:
     found = mlflow_pages.find_run(client, experiment_id, key)
     if found is None:
-        raise UserError(f"{mlflow_store.display_uri()} does not hold the run {key}")
+        raise MissingRunError(f"{mlflow_store.display_uri()} does not hold the run {key}")
     return found
 
 
 def _find_or_make(client: mlflow.MlflowClient, experiment_id: str, event: Event) -> Run:
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(MissingRunError):
         return _find(client, experiment_id, event["key"])
     tags = {**mlflow_tags.all_stored(event["tags"]), RUN_KEY: event["key"]}
     if event["parent"]:
@@ -207,8 +209,7 @@ def log_metrics(run: MlflowRun, events: Sequence[Event], model: str | None = Non
         for event in events
         for key, value in event["values"].items()
     ]
-    for start in range(0, len(entries), METRICS_AT_ONCE):
-        run.client.log_batch(run.run_id, entries[start : start + METRICS_AT_ONCE])
+    run.client.log_batch(run.run_id, entries)
 
 
 def artifacts(run: MlflowRun, event: Event) -> None:

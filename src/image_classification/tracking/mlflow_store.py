@@ -48,6 +48,10 @@ class UnreachableError(UserError):
     """The store can't be used now; it may be later."""
 
 
+class DeletedError(UnreachableError):
+    """Somebody has deleted the experiment in MLflow; others can be used."""
+
+
 def cause_of(error: BaseException) -> str:
     """An error in one line."""
     # SQLAlchemy's advice to programmers, which it may put before what happened.
@@ -62,7 +66,7 @@ def connect(experiment: str) -> str:
         The id of the experiment.
 
     Raises:
-        UnreachableError: it can't be used, or made.
+        UnreachableError: it can't be used, or made; DeletedError: only this experiment can't.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     artifacts = None
@@ -104,7 +108,7 @@ def _experiment_id(client: mlflow.MlflowClient, name: str, artifacts: str | None
             if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
-        raise UnreachableError(
+        raise DeletedError(
             f"the experiment {name} was deleted in MLflow: MLFLOW_TRACKING_URI={display_uri()} "
             f"mlflow experiments restore --experiment-id {found.experiment_id}"
         )

@@ -5,13 +5,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.core.locks import locked
 from image_classification.tracking import event_log
-from image_classification.tracking.mlflow_store import OUTAGES, UnreachableError, cause_of
+from image_classification.tracking.mlflow_run import MissingRunError
+from image_classification.tracking.mlflow_store import (
+    OUTAGES,
+    DeletedError,
+    UnreachableError,
+    cause_of,
+)
 from image_classification.tracking.uploader import Uploader
 
 NOT_UPLOADED = 75  # exit code: EX_TEMPFAIL of sysexits.h
@@ -20,7 +27,8 @@ NOT_UPLOADED = 75  # exit code: EX_TEMPFAIL of sysexits.h
 def upload(*folders: Path, keep: bool = True) -> int:
     """Upload the event logs of folders, after those that wait in the outbox.
 
-    What MLflow has already is not uploaded again.
+    What MLflow has already is not uploaded again. A log about a run that neither MLflow nor the
+    folders have, such as an evaluation after a change of the store, is named and left out.
 
     Args:
         folders: with event logs.
@@ -31,15 +39,23 @@ def upload(*folders: Path, keep: bool = True) -> int:
         would throw away the outputs of a stage that fails.
     """
     last_error, reachable, left = "", True, 0
+    without_run: list[Path] = []  # tried again at the end: the run may be in a folder after them
     with _lock():
-        for folder in [*_waiting(), *folders]:
+        for folder in chain([*_waiting(), *folders], without_run):
             try:
                 if reachable:
                     Uploader(folder).log_all()
                     _remove(folder)
                     continue
             except UnreachableError as error:
-                last_error, reachable = cause_of(error), False
+                last_error, reachable = cause_of(error), isinstance(error, DeletedError)
+            except MissingRunError as error:
+                if folder not in without_run:
+                    without_run.append(folder)
+                    continue
+                if not left:  # else its run may be among what is left
+                    print(f"{folder} is not uploaded: {error}{_hint(keep)}", file=sys.stderr)
+                    continue
             except OUTAGES as error:  # it may be another store, or a better moment, next time
                 last_error = last_error or f"{folder}: {cause_of(error)}"
             left += 1
@@ -55,6 +71,12 @@ def upload(*folders: Path, keep: bool = True) -> int:
             file=sys.stderr,
         )
     return NOT_UPLOADED if left and not paths.is_dvc_stage() else 0
+
+
+def _hint(keep: bool) -> str:
+    if keep:
+        return ": `image-classification sync` uploads both, if the run's folder is here"
+    return ", nor does any folder here: make it anew or remove it"
 
 
 def _outbox() -> Path:
