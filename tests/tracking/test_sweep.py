@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from image_classification.tracking import sweep
+from image_classification.tracking.sweep_parent import SweepParent
 
 
 @pytest.fixture(autouse=True)
@@ -72,4 +73,42 @@ def test_a_run_of_the_pipeline_has_its_position(
     names = ("nn-3", "nn-5", "cnn-3", "cnn-5")  # as DVC runs them
     assert [sweep.position(config, name) for name in names] == [
         f"run {number} of 4: " for number in (1, 2, 3, 4)
+    ]
+
+
+def test_a_run_that_was_taken_out_of_params_yaml_since_has_no_position(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@cnn-5")
+
+    assert sweep.position(compose("models=[nn]", "seeds=[3]"), "cnn-5") == ""
+
+
+def test_only_what_failed_in_this_sweep_fails_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder may hold the errors of jobs that are no longer swept over."""
+    choices = {"hydra/launcher": "basic", "data": None}
+    hydra = {
+        "sweep": {"dir": str(tmp_path)},
+        "runtime": {"choices": choices},
+        "overrides": {"task": ["seed=0,1"]},
+        "job": {"name": "train"},
+    }
+    config = OmegaConf.create({"hydra": hydra, "search": None})
+    for folder in ("0-gone-0", "lm/0"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "error.txt").write_text("an earlier one\n")
+    parent = SweepParent()
+    parent.on_multirun_start(config)
+
+    parent.on_multirun_end(config)
+
+    (tmp_path / "lm/0/error.txt").unlink()  # as each job does that is run again
+    (tmp_path / "lm/0/error.txt").write_text("still broken\n")
+    with pytest.raises(SystemExit):
+        parent.on_multirun_end(config)
+    assert capsys.readouterr().err.splitlines() == [
+        "failed: lm/0: still broken",
+        "1 failed: fix that and repeat the command",
     ]

@@ -51,7 +51,7 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
         started = True
         folder = Path(HydraConfig.get().runtime.output_dir)
         is_swept = HydraConfig.get().mode is RunMode.MULTIRUN
-        with workers.job(command_process, folder):
+        with workers.job(command_process):
             try:
                 # Within Hydra, which would add a line of its own.
                 with kept_errors(folder) if is_swept else one_line_errors():

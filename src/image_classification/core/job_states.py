@@ -15,19 +15,20 @@ RUNNING, ENDED = "running", "ended"
 
 
 @contextmanager
-def noted(folder: Path, number: int) -> Iterator[None]:
+def noted(folder: Path, name: str, number: int) -> Iterator[None]:
     """Note that a job runs, and then that it has ended, however it ends.
 
     Args:
-        folder: of the job, in that of the sweep.
+        folder: of the sweep.
+        name: of the job: its folder in that of the sweep.
         number: of the job.
     """
-    states = folder.parent / STATES
+    states = folder / STATES
     states.mkdir(parents=True, exist_ok=True)
 
     def note(state: str) -> None:
         part = states / f"{number}.part"
-        part.write_text(f"{state} {folder.name}")
+        part.write_text(f"{state} {name}")
         part.rename(states / str(number))
 
     note(RUNNING)

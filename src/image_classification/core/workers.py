@@ -43,7 +43,7 @@ class CommandProcess:
 
 
 @contextmanager
-def job(command_process: CommandProcess, folder: Path) -> Iterator[None]:
+def job(command_process: CommandProcess) -> Iterator[None]:
     """What a job of a sweep needs where it runs in a process other than the command's.
 
     Its lines are prefixed with the name of its folder. After a signal no other job begins.
@@ -55,13 +55,14 @@ def job(command_process: CommandProcess, folder: Path) -> Iterator[None]:
     on_signals()
     end_with_parent()
     os.chdir(command_process.root)
-    if HydraConfig.get().runtime.choices["hydra/launcher"] == "joblib":
-        gpus.take_gpu(folder.parent / STATES)
+    hydra, parent = HydraConfig.get(), os.getppid()
+    folder, name = Path(hydra.sweep.dir), str(hydra.sweep.subdir)
+    if hydra.runtime.choices["hydra/launcher"] == "joblib":
+        gpus.take_gpu(folder / STATES)
     sys.argv[:1] = [command_process.program]  # MLflow's pages show it
-    out, err = PrefixedStream(folder.name, sys.stdout), PrefixedStream(folder.name, sys.stderr)
-    number, parent = HydraConfig.get().job.num, os.getppid()
+    out, err = PrefixedStream(name, sys.stdout), PrefixedStream(name, sys.stderr)
     try:
-        with noted(folder, number), redirect_stdout(out), redirect_stderr(err):
+        with noted(folder, name, hydra.job.num), redirect_stdout(out), redirect_stderr(err):
             yield
     finally:
         if is_interrupted() and os.getppid() != parent:  # joblib would wait for more jobs

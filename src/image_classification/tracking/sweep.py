@@ -52,6 +52,8 @@ def position(config: Config, name: str) -> str:
         number, total = HydraConfig.get().job.num + 1, json.loads(os.environ[SWEEP])["jobs"]
     elif paths.is_dvc_stage():
         names = [paths.run_name(model, seed) for model in config.models for seed in config.seeds]
+        if name not in names:  # it has been taken out of params.yaml since DVC began
+            return ""
         number, total = names.index(name) + 1, len(names)
     else:
         return ""

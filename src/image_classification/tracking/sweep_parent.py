@@ -31,10 +31,12 @@ class SweepParent(Callback):
         self._status = "KILLED"  # until all jobs are done
         self._announcement: str | None = None  # of the sweep to its jobs
         self._variables: dict[str, str] = {}  # that a job has to set
+        self._earlier_errors: dict[Path, int] = {}  # what other sweeps have left in the folder
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the parent run, or that of an earlier attempt; close it when the process ends."""
         folder = Path(config.hydra.sweep.dir)
+        self._earlier_errors = _errors(folder)
         atexit.register(remove_empty, folder.resolve())  # the last to be called
         with one_line_errors():  # Hydra would turn an error into a warning and continue
             swept = sweep.swept(config.hydra.overrides.task)
@@ -48,6 +50,16 @@ class SweepParent(Callback):
                 self._variables = ray.prepare(config)
         if config.hydra.job.name != "train" or config.hydra.runtime.choices.data is None:
             return  # of several data sets, which share no experiment
+        self._open_parent(config, folder, jobs)
+
+    def _open_parent(self, config: DictConfig, folder: Path, jobs: int) -> None:
+        """Open the parent run of a sweep of trainings.
+
+        Args:
+            config: of the sweep.
+            folder: of the sweep.
+            jobs: how many there are.
+        """
         # MLflow takes seconds to import, and Hydra imports this module for every command.
         from image_classification.tracking import live_run, outbox
 
@@ -84,10 +96,13 @@ class SweepParent(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """All jobs are done: list those that failed, also in other processes, with their errors."""
-        failed = sorted(Path(config.hydra.sweep.dir).glob(f"*/{paths.ERROR_FILE}"))
+        folder = Path(config.hydra.sweep.dir)
+        # Compared by their times: a job that fails again writes its file anew.
+        failed = sorted(dict(_errors(folder).items() - self._earlier_errors.items()))
         self._status = "FAILED" if failed else "FINISHED"
         for path in failed:
-            print(f"failed: {path.parent.name}: {path.read_text().rstrip()}", file=sys.stderr)
+            name = path.parent.relative_to(folder)
+            print(f"failed: {name}: {path.read_text().rstrip()}", file=sys.stderr)
         if failed:
             print(f"{len(failed)} failed: fix that and repeat the command", file=sys.stderr)
             sys.exit(1)
@@ -98,6 +113,11 @@ class SweepParent(Callback):
                 code = outbox.upload()  # what jobs in other processes could not
             if code:
                 sys.exit(code)
+
+
+def _errors(folder: Path) -> dict[Path, int]:
+    """The files in which jobs have left an error, at any depth, and when each was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob(paths.ERROR_FILE)}
 
 
 def _require_one_search(config: DictConfig, swept: Mapping[str, int]) -> None:
