@@ -24,6 +24,7 @@ from image_classification.comparison.summary import Baseline, Comparison
 from image_classification.core import paths, readers
 from image_classification.core.compose import SETTINGS_HINT
 from image_classification.core.config import Config, flatten
+from image_classification.core.errors import UserError
 from image_classification.core.files import atomic_folder
 from image_classification.data.arrays import Split
 from image_classification.data.fingerprint import require_split
@@ -74,7 +75,7 @@ def compare(config: Config) -> Comparison:
     """Compare the models, and write the reports and the new state of the registry.
 
     Raises:
-        UserError: a run or an evaluation is missing or damaged.
+        UserError: a run or an evaluation is missing or damaged, or of different trainings.
     """
     split = require_split(paths.SPLIT, config.data)
     compared = _judge(config, split)
@@ -120,6 +121,8 @@ def _judge(config: Config, split: Split) -> Comparison:
         for model in config.models
         for seed in config.seeds
     ]
+    for result in results:
+        _require_own_evaluation(result)
     published = config.data.published
     metric = config.compare.metric
     entries = leaderboard.ranked(
@@ -137,6 +140,18 @@ def _judge(config: Config, split: Split) -> Comparison:
     )
 
 
+def _require_own_evaluation(result: Result) -> None:
+    """Check that the run was not trained again since it was evaluated."""
+    name = paths.run_name(result.model, result.seed)
+    folder = paths.EVALUATIONS / name
+    evaluated, *_ = event_log.read(folder / paths.EVENTS_FILE) or [{}]
+    if evaluated.get("key") != result.training["run"]:
+        raise UserError(
+            f"{folder} is the evaluation of an earlier training of {name}: "
+            f"run `dvc repro --force --single-item evaluate@{name}`"
+        )
+
+
 def _baseline(split: Split) -> Baseline:
     named = metrics.majority_class(split.train.labels)
     labels = np.asarray(split.test.labels)
@@ -152,6 +167,8 @@ def _settings(config: Config) -> dict[str, Any]:
         "seeds": config.seeds,
         "data.name": config.data.name,
         "recipe.name": config.recipe.name,
+        "compare.metric": config.compare.metric,
+        "promotion.name": config.promotion.name,
     }
     return {key: value for key, value in (params | given).items() if value is not None}
 
@@ -170,7 +187,7 @@ def _links(experiment: str, entries: Sequence[Entry]) -> Links | None:
 
 def _write_tables(compared: Comparison, config: Config, links: Links | None, folder: Path) -> None:
     rows = [entry.row() for entry in compared.entries]
-    (folder / "leaderboard.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (folder / paths.LEADERBOARD.name).write_text(json.dumps(rows, indent=2) + "\n")
     metric, name = compared.verdict.metric, verdict_text.metric_name(compared.verdict)
     shown = json.dumps(leaderboard.metrics(compared.entries, metric), indent=2, sort_keys=True)
     (folder / paths.METRICS_FILE).write_text(shown + "\n")

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from conftest import Project
 
+from image_classification.commands import export
 from image_classification.core.files import sha256
 from image_classification.promotion import evidence
 
@@ -126,3 +129,28 @@ def test_the_batch_stage_predicts_anew_when_its_images_change(trained_copy: Proj
 
     assert (len(first), len(second)) == (5, 7)
     assert first.equals(second[:5])
+    assert "up to date" in trained_copy.must("dvc", "status", "batch/dvc.yaml")
+    trained_copy.set("params.yaml", "data.path", "elsewhere")  # with it whose champion predicts
+    assert "data.path" in trained_copy.must("dvc", "status", "batch/dvc.yaml")
+
+
+def test_exports_at_the_same_time_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would remove each other's files."""
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+
+    def convert(*_: object) -> None:
+        said.append("begins")
+        time.sleep(0.2)
+        said.append("ends")
+
+    monkeypatch.setattr(export, "_convert", convert)
+    threads = [threading.Thread(target=export._export_one, args=("k", None, None)) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert said == ["begins", "ends"] * 2

@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import Project
+from conftest import Compose, Project
 from mlflow.entities import Run
 
+from image_classification import compare
+from image_classification.core import compose as composing
+from image_classification.core.errors import UserError
 from image_classification.evaluation.corruptions import CORRUPTIONS
 from image_classification.tracking import mlflow_tags
 from image_classification.tracking.mlflow_tags import RUN_KEY
@@ -216,6 +219,31 @@ def test_the_comparison_is_a_run_that_leads_to_the_runs_compared(trained: Projec
     }
     logged = artifacts(trained, run, "")
     assert {"index.html", "verdict.json", "leaderboard.md", "figures"} <= logged
+
+
+def test_a_comparison_records_the_metric_and_the_gate_that_it_used(
+    compose: Compose, configuration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line may say otherwise than params.yaml."""
+    monkeypatch.chdir(configuration)
+
+    used = compare._settings(compose("compare.metric=f1_macro", "promotion.name=none"))
+
+    assert (used["compare.metric"], used["promotion.name"]) == ("f1_macro", "none")
+
+
+def test_the_evaluation_of_an_earlier_training_is_refused(
+    trained_copy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `dvc repro --force --single-item train@tiny_lm-0`."""
+    monkeypatch.chdir(trained_copy.root)
+    path = Path("runs/tiny_lm-0/training.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"run": "0" * 32}))
+
+    with pytest.raises(
+        UserError, match=r"^evaluations/tiny_lm-0 .* earlier .* evaluate@tiny_lm-0`"
+    ):
+        compare.compare(composing.compose())
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from image_classification.core.compose import compose
 from image_classification.core.config import Config
 from image_classification.core.errors import UserError
 from image_classification.core.files import atomic_folder, sha256
+from image_classification.core.locks import locked
 from image_classification.data import fingerprint
 from image_classification.data.arrays import Split
 from image_classification.models import saved
@@ -75,7 +76,12 @@ def _key(word: str, name: str) -> str:
 
 
 def _export_one(key: str, config: Config, split: Split) -> Artifact:
-    """Write the artifact of one run, or leave what is there as it is."""
+    """Write the artifact of one run, or leave what is there as it is; one process at a time."""
+    with locked(paths.home() / paths.OUTBOX / "exports.lock", "is exporting a model"):
+        return _convert(key, config, split)
+
+
+def _convert(key: str, config: Config, split: Split) -> Artifact:
     with tempfile.TemporaryDirectory() as scratch:
         source = _source(key, config, Path(scratch))
         model = saved.load(source.file, source.sha256)

@@ -30,6 +30,8 @@ SEARCHES = Path("search")  # the studies of searches, and the locks of their tri
 FEEDBACK = Path("feedback")
 OBSERVATIONS = Path("observations")
 
+LEADERBOARD = REPORTS / "leaderboard.json"
+
 # What the stages write to a run's folder in RUNS and in EVALUATIONS.
 MODEL_FILE = "model.keras"
 HISTORY_FILE = "history.csv"

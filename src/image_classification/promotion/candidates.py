@@ -29,7 +29,7 @@ def read() -> list[Candidate]:
     Raises:
         UserError: there was none, or its leaderboard is damaged.
     """
-    path = paths.REPORTS / "leaderboard.json"
+    path = paths.LEADERBOARD
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"larger than {LARGEST} bytes")

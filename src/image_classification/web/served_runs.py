@@ -6,8 +6,6 @@ from image_classification.core import paths
 from image_classification.promotion import candidates, records
 from image_classification.serving.artifact import DESCRIPTION_FILE
 
-LEADERBOARD = paths.REPORTS / "leaderboard.json"
-
 
 @dataclass(frozen=True)
 class Champion:
@@ -36,7 +34,7 @@ def best_runs() -> list[str]:
     Raises:
         UserError: the leaderboard is damaged.
     """
-    if not LEADERBOARD.exists():
+    if not paths.LEADERBOARD.exists():
         return []
     best: dict[str, str] = {}
     for candidate in candidates.read():  # best first

@@ -88,7 +88,7 @@ class Watcher:
         except (UserError, OSError):  # of the disk: seen again at the next poll
             keys = []
         artifacts = [paths.EXPORTED / key / DESCRIPTION_FILE for key in keys]
-        files = [paths.PROMOTIONS / f"{self.name}.jsonl", served_runs.LEADERBOARD, *artifacts]
+        files = [paths.PROMOTIONS / f"{self.name}.jsonl", paths.LEADERBOARD, *artifacts]
         return tuple(map(_state_of, files))
 
 
