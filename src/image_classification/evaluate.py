@@ -69,7 +69,7 @@ def evaluate(config: Config) -> Evaluation:
 
     Raises:
         UserError: there is no such run or no split, or one made from other data; the model's
-            file is not the one that was trained.
+            file is not the one that was trained; the training diverged.
     """
     split = split_for_run(paths.SPLIT, config.data, config.seed)
     source = _training_folder(config)
@@ -121,6 +121,10 @@ def _training_costs(training: dict[str, Any], source: Path) -> dict[str, float]:
 def _measure(model: keras.Model, split: Split, training_costs: dict[str, float]) -> Evaluation:
     validation = predict(model, split.validation.images)
     test = predict(model, split.test.images)
+    if not (np.isfinite(validation).all() and np.isfinite(test).all()):
+        raise UserError(
+            "recipe.learning_rate: the training diverged and the model predicts NaN: lower it"
+        )
     unlabelled = split.unlabelled()
     robustness = _robustness(model, split.test, test)
     means = robustness[robustness["strength"] > 0].groupby("corruption")["accuracy"].mean()

@@ -1,4 +1,5 @@
 import contextlib
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from image_classification.core import compose as composing
 from image_classification.core.compose import typed, with_params
 from image_classification.core.config import flatten
-from image_classification.core.errors import UserError, explain
+from image_classification.core.errors import UserError, explain, without_login
 
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
 
@@ -57,6 +58,15 @@ def test_a_model_may_not_take_an_alias_of_the_registry(compose: Compose) -> None
             replace(config, name=name)
 
 
+def test_a_model_has_a_name_that_mlflow_takes(compose: Compose) -> None:
+    config = compose("model=lm").model
+
+    assert replace(config, name="größer_2-b").name == "größer_2-b"
+    for name in ("v1.5", "a/b", "a:b", "50%", "a b", ""):
+        with pytest.raises(UserError, match=r"model\.name: must be of letters, digits, _ and -"):
+            replace(config, name=name)
+
+
 def test_the_command_line_wins_over_params_yaml_and_params_yaml_over_conf() -> None:
     params = {"recipe": {"name": "fast", "epochs": 7, "batch_size": None}, "seeds": [0, 1]}
 
@@ -84,6 +94,37 @@ def test_values_of_params_yaml_reach_the_config(configuration: Path, tmp_path: P
         config = composing.compose()
 
     assert (config.models, config.seeds, config.recipe.epochs) == (["nn", "lm"], [4, 2], 17)
+
+
+def test_a_file_that_would_take_minutes_to_read_is_refused_by_every_command(
+    configuration: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(configuration, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "conf/model/huge.yaml").write_text("# " + "x" * 2**18)
+    (tmp_path / "inner").mkdir()
+
+    with (
+        contextlib.chdir(tmp_path / "inner"),
+        pytest.raises(UserError, match=r"^conf/model/huge\.yaml: larger than 262,144 bytes"),
+    ):
+        composing.compose()
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://ann:pass@host/x", "http://host/x"),
+        ("http://ann:p@ss@host:5000", "http://host:5000"),
+        ("postgresql://ann:p/ss@host/db", "postgresql://host/db"),
+        ("postgresql://ann:p/s@s@host/db", "postgresql://host/db"),
+        ("http://token@host", "http://host"),
+        ("http://host:5000/ann@x", "http://host:5000/ann@x"),
+        ("http://host/ann@x", "http://host/ann@x"),
+        ("sqlite:////home/ann@x/mlflow.db", "sqlite:////home/ann@x/mlflow.db"),
+    ],
+)
+def test_no_part_of_a_login_is_shown(address: str, shown: str) -> None:
+    assert without_login(address) == shown
 
 
 def test_the_params_yaml_of_this_project_composes_with_each_of_its_models() -> None:

@@ -86,6 +86,19 @@ def test_every_form_of_images_gives_the_same(
     assert len({row["file"] for row in rows}) == len(IMAGES)
 
 
+def test_images_of_a_folder_are_named_the_same_with_a_slash_behind_it(
+    folder: Path, exported: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = []
+    for source in ("folder", "folder/"):
+        predict.predict(ask(source, "--format", "csv"), exported)
+        rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        names.append([row["file"] for row in rows])
+
+    assert names[0] == names[1]
+    assert "folder/0.png" in names[1]
+
+
 def test_bad_files_are_listed_and_the_others_predicted(
     folder: Path, exported: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:

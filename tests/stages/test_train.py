@@ -19,7 +19,7 @@ from image_classification.core.config import Config
 from image_classification.core.errors import UserError
 from image_classification.data import arrays, fingerprint, splits
 from image_classification.data.arrays import Examples
-from image_classification.evaluate import evaluate
+from image_classification.evaluate import _measure, evaluate
 from image_classification.train import train
 from image_classification.training import checkpoint
 
@@ -270,3 +270,12 @@ def test_a_disk_that_is_too_small_is_named_before_the_training(
 def test_evaluating_what_was_not_trained_is_refused(workspace: Path, compose: Compose) -> None:
     with pytest.raises(UserError, match="runs/tiny_cnn-9 holds no trained model"):
         evaluate(tiny(compose, "seed=9"))
+
+
+def test_a_diverged_training_is_a_line_that_says_what_to_lower(
+    workspace: Path, tiny_model: keras.Model
+) -> None:
+    tiny_model.set_weights([np.full_like(weights, np.nan) for weights in tiny_model.get_weights()])
+
+    with pytest.raises(UserError, match=r"^recipe\.learning_rate: the training diverged"):
+        _measure(tiny_model, arrays.load_split(paths.SPLIT), {})

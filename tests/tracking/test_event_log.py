@@ -1,6 +1,8 @@
 """The event log of a run, on disk."""
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 
@@ -123,3 +125,23 @@ def test_an_event_that_does_not_fit_on_the_disk_leaves_no_part(
     file.append("end", status="FINISHED", time=16)
 
     assert [event["type"] for event in event_log.read(path)] == ["run", "metrics", "end"]
+
+
+def test_a_full_disk_after_a_line_that_was_cut_short_leaves_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events.jsonl"
+    begun(path).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"type": "metrics", "val')
+    file = EventLog(path)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fail)
+        with pytest.raises(UserError, match="No space left"):
+            file.append("end", status="FINISHED", time=15)
+
+    assert path.read_bytes() == whole

@@ -229,8 +229,11 @@ def test_a_key_depends_on_the_code_that_trains(
     assert (key() != before) is counts
 
 
-def test_a_damaged_pipeline_says_how_to_restore_it(key: Callable[..., str]) -> None:
-    Path("dvc.yaml").write_text("{")
+@pytest.mark.parametrize(
+    "text", ["{", "stages:", "stages: {train: {}}", "stages: {train: {deps: 3}}", "a: [{b: 1}]"]
+)
+def test_a_damaged_pipeline_says_how_to_restore_it(key: Callable[..., str], text: str) -> None:
+    Path("dvc.yaml").write_text(text)
 
     with pytest.raises(UserError, match=r"restore it: `git checkout dvc\.yaml`"):
         key()

@@ -1,5 +1,6 @@
 """The folder of a run: held by one process, and gone when it is no longer needed."""
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -78,3 +79,22 @@ def test_finished_runs_are_discarded_by_their_key_or_all(
     run_folder.discard_finished(key)
 
     assert [folder.name for folder in run_folder.run_folders()] == left
+
+
+def test_a_run_that_has_just_ended_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process removes the lock file between the look at the lock and that at its holder."""
+    folder, read_text = tmp_path / "run", Path.read_text
+    held = contextlib.ExitStack()
+    held.enter_context(run_folder.locked_folder(folder))
+
+    def end_before(path: Path) -> str:
+        run_folder.discard(folder)
+        held.close()
+        return read_text(path)
+
+    monkeypatch.setattr(Path, "read_text", end_before)
+
+    with run_folder.locked_folder(folder):
+        assert folder.is_dir()

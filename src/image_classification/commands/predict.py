@@ -122,7 +122,10 @@ def parse(arguments: Sequence[str]) -> Options:
         parser.error("--format parquet needs --output FILE")
     here = Path.cwd()  # which is left for the root of the project
     return Options(
-        sources=[(name, name if name == "-" else str(here / name)) for name in options.sources],
+        sources=[
+            (name.rstrip("/") or name, name if name == "-" else str(here / name))
+            for name in options.sources
+        ],
         model=options.model,
         form=form,
         output=here / options.output if options.output else None,

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from image_classification.core import paths, readers
 from image_classification.core.command import one_line_errors
-from image_classification.core.compose import compose, require_small_files
+from image_classification.core.compose import compose
 from image_classification.core.config import Config
 from image_classification.core.errors import UserError
 from image_classification.core.tensorflow_log import leave_out_advice_on_tracing, quiet_start
@@ -35,7 +35,6 @@ def main(arguments: Sequence[str]) -> NoReturn:
     with one_line_errors():
         options = parser().parse_intermixed_args(arguments)
         os.chdir(paths.project_root())
-        require_small_files()
         settings = [word for word in options.words if "=" in word]
         named = [word for word in options.words if "=" not in word]
         if len(named) > 1:

@@ -77,7 +77,7 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
     with one_line_errors():
         os.chdir(paths.project_root())
         command_process = workers.CommandProcess.here()
-        require_small_files()
+        require_small_files(Path.cwd())
         if flags.help:
             print(settings_help.page(stage, compose(*flags.overrides)))
             sys.exit()

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -32,16 +33,20 @@ def typed(composed: DictConfig) -> Config:
     return config
 
 
-def require_small_files() -> None:
+def require_small_files(root: Path) -> None:
     """Check before Hydra reads conf/ that no file in it takes minutes to read.
+
+    Args:
+        root: of the project.
 
     Raises:
         UserError: names the file.
     """
-    for path in sorted(paths.CONF.rglob("*.yaml")):
+    for path in sorted((root / paths.CONF).rglob("*.yaml")):
         if path.stat().st_size > readers.LARGEST_MAPPING:
             raise UserError(
-                f"{path}: larger than {readers.LARGEST_MAPPING:,} bytes: make it smaller"
+                f"{path.relative_to(root)}: larger than {readers.LARGEST_MAPPING:,} bytes: "
+                "make it smaller"
             )
 
 
@@ -49,11 +54,12 @@ def compose(*overrides: str) -> Config:
     """The configuration that a command with these overrides gets, for use from Python.
 
     Raises:
-        UserError: the working folder is in no project, Hydra can't parse an argument, or a value
-            is out of its bounds.
+        UserError: the working folder is in no project, a file in conf/ is too large, Hydra can't
+            parse an argument, or a value is out of its bounds.
         HydraException, OmegaConfBaseException: there is no such file, key or type of value.
     """
     root = paths.project_root()
+    require_small_files(root)
     params = readers.read_mapping(root / paths.PARAMS, SETTINGS_HINT)
     with hydra.initialize_config_dir(str(root / paths.CONF), version_base="1.3"):
         arguments = with_params(["output_dir=outputs", *overrides], params)

@@ -167,6 +167,9 @@ class ModelConfig:
     backbone: BackboneConfig | None = None  # what comes before the layers
 
     def __post_init__(self) -> None:
+        # MLflow takes no / : . % and quotes in a logged model's name.
+        plain = re.fullmatch(r"[\w-]+", self.name)
+        _require(bool(plain), "model.name", "of letters, digits, _ and -", self)
         # Models are addressed by their names in the registry, beside `champion` and `candidate`.
         taken = re.fullmatch(r"champion|candidate|(?i:latest|v?\d+)", self.name)
         _require(not taken, "model.name", "none of champion, candidate, latest, v1, 1, ...", self)

@@ -23,7 +23,8 @@ class PrunedError(Exception):
 
 def without_login(address: str) -> str:
     """An address as it may be shown: without a user's name and password."""
-    return re.sub(r"(://)[^/@]*@", r"\1", address)
+    # A password may hold @, and in a database's address / as well. `host:5000/` is no login.
+    return re.sub(r"(://)(?:[^/\s]*|[^:/\s]*:(?!\d+/)\S*)@", r"\1", address)
 
 
 def explain(error: BaseException) -> str | None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,15 +25,17 @@ def locked(path: Path, work: str = "", wait: bool = True) -> Iterator[None]:
     lock = FileLock(path, on_acquired=_write_process_id)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            holder = f"process {path.read_text() or 'unknown'} {work}"
-            if not wait:
-                raise UserError(f"{holder}: wait until it ends") from None
-            if work:
-                print(f"{holder}: waiting for it to end", flush=True)
-            lock.acquire()
+        while not lock.is_locked:
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                with suppress(FileNotFoundError):  # its holder has just ended: try again
+                    holder = f"process {path.read_text() or 'unknown'} {work}"
+                    if not wait:
+                        raise UserError(f"{holder}: wait until it ends") from None
+                    if work:
+                        print(f"{holder}: waiting for it to end", flush=True)
+                    lock.acquire()
     except OSError as error:
         raise UserError(f"{path} can't be locked: {error.strerror or error}") from error
     try:

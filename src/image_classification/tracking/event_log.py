@@ -130,6 +130,7 @@ class EventLog:
         self._file = path.open("a+b", buffering=0)
         self._file.seek(0)
         self._file.truncate(self._file.read().rfind(b"\n") + 1)
+        self._file.seek(0, os.SEEK_END)  # `append` takes the position for the end
         self._lock = threading.Lock()
         self.all = read(path)
         self._latest = _latest(self.all)

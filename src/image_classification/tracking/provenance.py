@@ -14,6 +14,7 @@ import psutil
 from image_classification.core import paths, readers
 from image_classification.core.backend import backend
 from image_classification.core.config import Config, defining
+from image_classification.core.errors import UserError
 
 SOURCES = ["src", "conf", "params.yaml", "dvc.yaml", "requirements.lock"]
 PACKAGES = ("tensorflow", "keras", "numpy")
@@ -77,8 +78,12 @@ def training_code() -> list[Path]:
         UserError: dvc.yaml is missing or damaged.
     """
     hint = f"restore it: `git checkout {paths.PIPELINE}`"
-    stages = readers.read_mapping(paths.PIPELINE, hint)["stages"]
-    code = [Path(path) for path in stages["train"]["deps"] if path.startswith(f"{paths.SOURCE}/")]
+    pipeline = readers.read_mapping(paths.PIPELINE, hint)
+    try:
+        listed = pipeline["stages"]["train"]["deps"]
+        code = [Path(path) for path in listed if path.startswith(f"{paths.SOURCE}/")]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{paths.PIPELINE}: stages.train.deps must be paths: {hint}") from error
     return sorted(
         file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))
     )
