@@ -1,6 +1,9 @@
 """What a server keeps of the images it answers: bounded, anonymous, and found again."""
 
+import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +69,9 @@ def test_nothing_but_the_statistics_and_the_hours_reaches_the_disk(tmp_path: Pat
         seen.observe("key", *batch(20, number))
     seen.write()
 
-    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    file, lock = tmp_path / "observations/digits.npz", tmp_path / "observations/digits.lock"
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == [lock, file]
+    assert lock.read_bytes() == b""
     with np.load(file, allow_pickle=False) as archive:
         sizes = {name: archive[name].size for name in archive.files}
     rows = 200
@@ -122,6 +127,58 @@ def test_a_server_goes_on_where_the_last_one_ended() -> None:
     assert (window.seen, len(window.statistics.classes)) == (60, 60)
 
 
+def test_two_servers_at_once_are_both_read() -> None:
+    clock = Clock()
+    first, second = (Observations("digits", clock) for _ in range(2))
+    first.observe("key", *batch(30))
+    clock.now += 60
+    second.observe("key", *batch(20, 1))
+    for seen in (first, second, first):
+        seen.write()
+
+    window = read("digits", now=clock.now)
+
+    assert (window.seen, len(window.statistics.classes)) == (50, 50)
+    assert (window.begin, window.end) == (START, START + 60)
+    second.observe("new", *batch(7))  # it has taken up the next champion first
+    second.write()
+    assert (read("digits", now=clock.now).key, read("digits", now=clock.now).seen) == ("new", 7)
+
+
+def test_a_folder_that_cannot_be_made_stops_no_server(tmp_path: Path) -> None:
+    (tmp_path / "observations").write_text("no folder")
+
+    Observations("digits", Clock()).observe("key", *batch(3))
+
+
+def test_the_last_write_waits_for_one_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timer's thread may still write when the server is told to end."""
+    savez, clock = np.savez, Clock()
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any, **arrays: Any) -> None:
+        if not at_work.is_set():
+            at_work.set()
+            assert go_on.wait(10)
+        savez(*arguments, **arrays)
+
+    monkeypatch.setattr(np, "savez", slow)
+    seen = Observations("digits", clock)
+    seen.observe("key", *batch(3))
+    timer = threading.Thread(target=seen.write)
+    timer.start()
+    assert at_work.wait(10)
+    seen.observe("key", *batch(4))
+    last = threading.Thread(target=seen.write)
+    last.start()
+    last.join(0.2)
+    go_on.set()
+    for thread in (timer, last):
+        thread.join()
+
+    assert read("digits", now=clock.now).seen == 7
+
+
 def test_another_model_begins_anew() -> None:
     clock = Clock()
     seen = Observations("digits", clock)
@@ -154,6 +211,7 @@ def test_a_damaged_file_is_named_and_stops_no_server(tmp_path: Path) -> None:
 
     for damaged in (b"", b"PK\3\4 no archive", whole[:-30], whole[:200], b"\x93NUMPY\1\0"):
         path.write_bytes(damaged)
+        del seen  # its server has ended
         with pytest.raises(UserError, match=r"digits\.npz is damaged .*: delete it"):
             read("digits")
         seen = Observations("digits", clock)
@@ -192,6 +250,7 @@ def test_a_disk_that_takes_nothing_is_one_line_and_loses_nothing(tmp_path: Path)
     clock = Clock()
     seen = Observations("digits", clock)
     seen.observe("key", *batch(30))
+    shutil.rmtree(tmp_path / "observations")
     (tmp_path / "observations").write_text("no folder")
 
     with pytest.raises(UserError, match=r"digits\.npz can't be written"):

@@ -1,19 +1,23 @@
 """What a server has seen lately: a bounded sample of anonymous statistics, on disk as well.
 
-observations/NAME.npz holds those of one model and of the last day, by the hour. No image, no
-address and no time of a single request is kept.
+observations/NAME.npz holds those of one model and of the last day, by the hour; NAME+2.npz those of
+a second server at the same time, and so on. No image, no address and no time of a single request is
+kept.
 """
 
+import itertools
 import random
 import threading
 import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from image_classification.core import paths
@@ -69,10 +73,14 @@ class Observations:
     def __init__(
         self, name: str, clock: Callable[[], float] = time.time, seed: int | None = None
     ) -> None:
-        """Continue with what is on disk for this data set, if that can be read."""
-        self._path = path_of(name)
+        """Continue with what is on disk for this data set, if that can be read.
+
+        Each process has a file of its own, the first that no other process holds.
+        """
+        self._path, self._claim = _claimed(name)
         self._clock, self._random = clock, random.Random(seed)
         self._lock, self._changed = threading.Lock(), False
+        self._writing = threading.Lock()  # the timer's thread may still write when the server ends
         self._waiting: list[tuple[list[int], NDArray[np.uint8], NDArray[np.floating]]] = []
         try:
             self._key, self._hours = _read(self._path)
@@ -109,21 +117,23 @@ class Observations:
         Raises:
             UserError: the file can't be written, or the disk is full.
         """
-        with self._lock:
-            if not self._changed:
-                return
-            self._settle()
-            contents = _contents(self._key, self._hours)
-            self._changed = False
-        part = self._path.with_suffix(".part")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
-                np.savez(stream, allow_pickle=False, **contents)
-            part.replace(self._path)
-        except OSError as error:
-            self._changed = True
-            raise UserError(f"{self._path} can't be written: {error.strerror or error}") from error
+        with self._writing:
+            with self._lock:
+                if not self._changed:
+                    return
+                self._settle()
+                contents = _contents(self._key, self._hours)
+                self._changed = False
+            part = self._path.with_suffix(".part")
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with part.open("wb") as stream:
+                    np.savez(stream, allow_pickle=False, **contents)
+                part.replace(self._path)
+            except OSError as error:
+                self._changed = True
+                cause = error.strerror or error
+                raise UserError(f"{self._path} can't be written: {cause}") from error
 
     def _hour(self) -> _Hour:
         """The current hour; those that are too old are dropped."""
@@ -158,26 +168,43 @@ class Observations:
         hour.values[slots], hour.classes[slots] = describe(images, probabilities)
 
 
-def path_of(name: str) -> Path:
-    """The file of the observations of a data set's models."""
-    return paths.OBSERVATIONS / f"{name}.npz"
+def path_of(name: str, number: int = 1) -> Path:
+    """The file of the observations of a data set's models, of one of the servers at once."""
+    return paths.OBSERVATIONS / (f"{name}.npz" if number == 1 else f"{name}+{number}.npz")
+
+
+def _claimed(name: str) -> tuple[Path, FileLock | None]:
+    """A file that no other process writes, and the lock on it; None where none can be written."""
+    with suppress(OSError):
+        paths.OBSERVATIONS.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            path = path_of(name, number)
+            lock = FileLock(path.with_suffix(".lock"))
+            with suppress(Timeout):
+                lock.acquire(blocking=False)
+                return path, lock
+    return path_of(name), None
 
 
 def read(name: str, hours: float = HOURS, now: float | None = None) -> Window:
-    """What was seen of the latest model, in the hours that ended in the last so many.
+    """What all servers saw of the latest model, in the hours that ended in the last so many.
 
     Raises:
         UserError: nothing was observed in that time, or the file is damaged.
     """
     path = path_of(name)
-    key, found = _read(path)
+    others = sorted(paths.OBSERVATIONS.glob(f"{name}+*.npz"))
+    files = [_read(file) for file in (path, *others) if file.exists()] or [_read(path)]
+    found = [(hour, model) for model, its_hours in files for hour in its_hours]
+    _, key = max(found, key=lambda one: one[0].end, default=(None, ""))
     since = (time.time() if now is None else now) - HOUR * hours
-    chosen = [hour for hour in found if hour.end >= since and hour.seen]
+    chosen = [hour for hour, model in found if model == key and hour.end >= since and hour.seen]
     if not chosen:
         raise UserError(f"{path} holds nothing of the last {hours:g} hours: increase --hours")
     rows = [Statistics(hour.values[: hour.kept], hour.classes[: hour.kept]) for hour in chosen]
     seen = sum(hour.seen for hour in chosen)
-    return Window(key, chosen[0].begin, chosen[-1].end, seen, join(rows))
+    begin, end = min(hour.begin for hour in chosen), max(hour.end for hour in chosen)
+    return Window(key, begin, end, seen, join(rows))
 
 
 def _contents(key: str, hours: list[_Hour]) -> dict[str, NDArray[np.generic]]:
