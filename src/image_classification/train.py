@@ -89,7 +89,8 @@ def train(config: Config, on_epoch: OnEpoch = lambda row: None) -> TrainedModel:
 
     Args:
         config: all settings.
-        on_epoch: called with the row of each epoch; it may end the run with a PrunedError.
+        on_epoch: called with the row of each epoch, in a resumed run also with those of before; it
+            may end the run with a PrunedError.
 
     Raises:
         PrunedError: `on_epoch` has ended the run, which MLflow then shows as KILLED.
@@ -211,6 +212,8 @@ def _fit(
     if state:
         run.log_epochs(state.rows)
         print(f"resuming after epoch {len(state.rows)} of {config.recipe.epochs}", flush=True)
+        for row in state.rows:  # a kill may have come between an epoch's checkpoint and this
+            on_epoch(row)
 
     def save_and_log(state: checkpoint.State) -> None:
         checkpoint.save(folder, state, stamp)

@@ -63,6 +63,14 @@ def test_a_space_gives_whole_numbers_for_whole_bounds_and_values_within_them() -
     assert values["recipe.epochs"] in (2, 3, 4)
 
 
+@pytest.mark.parametrize("step", [0.1, 1.5])
+def test_a_step_that_is_no_whole_number_is_kept_between_whole_bounds(step: float) -> None:
+    bounds = {"low": 0, "high": 3, "step": step}
+    drawn = space.distributions({"recipe": {"warm_up": bounds}})["recipe.warm_up"]
+
+    assert drawn == optuna.distributions.FloatDistribution(0, 3, step=step)
+
+
 FILES = sorted(path.stem for path in (ROOT / "conf/search").glob("*.yaml"))
 
 
@@ -120,6 +128,7 @@ def test_a_study_is_named_as_a_file_can_be(compose: Compose) -> None:
             {"low": 0.0, "high": 1.0, "choices": [0.1]},
             "search.space.recipe.warm_up: has choices and bounds: add low: null, high: null",
         ),
+        ({"choices": "adam"}, r"search.space.recipe.warm_up: choices must be a list, .*\[adam\]"),
     ],
 )
 def test_bounds_that_make_no_sense_are_named(bounds: object, said: str) -> None:
@@ -190,6 +199,22 @@ def test_a_trial_cut_short_goes_on_with_its_values_and_a_failed_one_begins_anew(
 
     states = [trial.state for trial in study.load(search.storage, search.study).get_trials()]
     assert states == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_a_trial_cut_short_reports_every_epoch_once(config: Config, search: SearchConfig) -> None:
+    def killed(given: Config, on_epoch: job.OnEpoch) -> Any:
+        on_epoch({"epoch": 0.0, "val_accuracy": 0.25})
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        job.main(config, killed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna's, of what is reported again
+        assert job.main(config, trained) == 0
+
+    (trial,) = study.load(search.storage, search.study).trials
+    assert sorted(trial.intermediate_values) == [0, 1, 2]
+    assert trial.intermediate_values[0] == 0.25
 
 
 def test_a_study_keeps_to_its_settings(config: Config) -> None:
@@ -266,6 +291,18 @@ def test_dropout_is_searched_only_where_a_model_has_some(
     only = replace(search, space={"model": SPACE["model"]}, study="dropout")
     with pytest.raises(UserError, match=r"search\.space: has no setting that tiny_lm takes"):
         job.main(replace(config, model=without, search=only), trained)
+
+
+@pytest.mark.parametrize(
+    "key", ["recipe.name", "augmentation.name", "model.fast.epochs", "model.augmentation.shift"]
+)
+def test_a_setting_that_no_trial_can_change_is_not_searched(
+    config: Config, search: SearchConfig, key: str
+) -> None:
+    useless = space.nested({key: {"choices": [1, 2]}, "recipe.warm_up": {"choices": [0.1, 0.2]}})
+
+    with pytest.raises(UserError, match=rf"search\.space\.{key}: has no effect in a trial: search"):
+        job.main(replace(config, search=replace(search, space=useless)), trained)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,21 @@ def test_the_seed_alone_decides_on_the_initial_weights(given_to_fit: Callable[..
         assert not np.array_equal(kernel, other_kernel)
 
 
+def test_a_resumed_run_tells_of_every_epoch(workspace: Path, compose: Compose) -> None:
+    config = tiny(compose, "seed=8", "output_dir=told")
+
+    def killed(row: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, killed)
+    rows: list[dict[str, float]] = []
+    history = train(config, rows.append).history
+
+    assert rows == history.to_dict("records")
+    assert [row["epoch"] for row in rows] == [0, 1]
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_another_precision_is_quarantined(
     workspace: Path,

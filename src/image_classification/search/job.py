@@ -25,6 +25,10 @@ from image_classification.data.fingerprint import dvc_hash
 from image_classification.search import space, study
 from image_classification.tracking.outbox import upload
 
+FIXED = (  # what can be changed only before the configuration is composed, or never counts
+    *("recipe.name", "augmentation.name", "model.name", "model.family"),
+    *("model.fast", "model.augmentation"),
+)
 OnEpoch = Callable[[dict[str, float]], None]  # called with each row of fit.EpochReporter
 
 
@@ -69,10 +73,13 @@ def _run(
     number, metric = config.trial, config.search.metric
     try:
         changed = space.with_values(config, values)
+        reported = found.trials[trial.number].intermediate_values  # before a kill, by epoch
 
         def on_epoch(row: dict[str, float]) -> None:
             epochs = int(row["epoch"]) + 1
-            trial.report(row[metric], int(row["epoch"]))
+            if epochs - 1 in reported:
+                return
+            trial.report(row[metric], epochs - 1)
             if epochs < changed.recipe.epochs and trial.should_prune():
                 raise PrunedError(epochs)
 
@@ -99,12 +106,19 @@ def _searched(search: SearchConfig, model: ModelConfig) -> dict[str, BaseDistrib
     """What Optuna draws from: no dropout for a model that has none.
 
     Raises:
-        UserError: nothing is left, or Optuna can't take some bounds.
+        UserError: nothing is left, a setting would have no effect, or Optuna can't take some
+            bounds.
     """
     drops = any(
         layer.get("type") == "Dropout" and "rate" not in layer for layer in model.layers.values()
     )
     found = space.distributions(search.space)
+    for key in found:
+        if any(f"{key}.".startswith(f"{fixed}.") for fixed in FIXED):
+            raise UserError(
+                f"search.space.{key}: has no effect in a trial: search settings of recipe and "
+                "augmentation instead"
+            )
     left = {key: one for key, one in found.items() if drops or key != "model.dropout"}
     if not left:
         raise UserError(f"search.space: has no setting that {model.name} takes")

@@ -23,7 +23,8 @@ def distributions(space: Mapping[str, Any], prefix: str = "") -> dict[str, BaseD
 
     Args:
         space: nested as in conf/; at each setting `choices`, or `low` and `high` and optionally
-            `log` and `step`. Whole numbers as bounds give whole numbers. Nulls are ignored.
+            `log` and `step`. Whole numbers, as bounds and step, give whole numbers. Nulls are
+            ignored.
         prefix: of the names.
 
     Raises:
@@ -52,8 +53,11 @@ def distributions(space: Mapping[str, Any], prefix: str = "") -> dict[str, BaseD
 
 def _distribution(bounds: Mapping[str, Any]) -> BaseDistribution:
     if "choices" in bounds:
+        if not isinstance(bounds["choices"], list):
+            raise TypeError(f"choices must be a list, such as [{bounds['choices']!s:.50}]")
         return CategoricalDistribution(bounds["choices"])
-    whole = all(isinstance(bounds[end], int) for end in ("low", "high"))
+    numbers = [value for key, value in bounds.items() if key != "log"]
+    whole = all(isinstance(number, int) for number in numbers)
     return IntDistribution(**bounds) if whole else FloatDistribution(**bounds)
 
 
