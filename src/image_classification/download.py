@@ -5,7 +5,7 @@ from pathlib import Path
 
 from image_classification.core import paths, readers
 from image_classification.core.config import Config, FileConfig
-from image_classification.core.errors import UserError
+from image_classification.core.errors import UserError, without_login
 from image_classification.core.files import sha256
 from image_classification.formats.listing import LISTING, write_listing
 from image_classification.sources.mirrors import (
@@ -48,8 +48,8 @@ def download(config: Config) -> dict[str, Path]:
                 for file in missing:
                     fetch_file(fetch, file, paths.RAW)
         except (MirrorError, *READING_ERRORS) as error:
-            cause = " ".join(str(error).split())[:200]
-            failures.append(f"{mirror}: {cause}")
+            cause = " ".join(without_login(str(error)).split())[:200]
+            failures.append(f"{without_login(mirror)}: {cause}")
             print(f"mirror failed: {failures[-1]}", file=sys.stderr)
     missing = _missing(config)
     if missing:

@@ -80,6 +80,30 @@ def test_a_failing_mirror_costs_a_line_and_the_next_is_asked(
     assert len(list(paths.RAW.iterdir())) == 4
 
 
+def test_a_login_in_an_address_is_never_shown(
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tmp_path.joinpath("empty").mkdir()
+    with serving(tmp_path / "empty") as address:
+        host = address.removeprefix("http://")
+        secret = f"http://ann:secret@{host}"
+        monkeypatch.setenv("PIP_INDEX_URL", f"{secret}/simple/")
+        config.data.mirrors = [
+            *(f"pypi:tiny/x.whl#sha256={'0' * 64}", f"{secret}/{{name}}"),
+            *("http://ann:secret@/{name}", "ftp://ann:secret@host/{name}"),
+        ]
+        with pytest.raises(UserError) as error:
+            download(config)
+
+    shown = capsys.readouterr().err + str(error.value)
+    assert f"http://{host}/simple/tiny/ answers 404 " in shown
+    assert "ftp://host/{name}: a mirror starts with" in shown
+    assert "secret" not in shown
+
+
 def test_wrong_contents_never_get_the_files_name(
     config: Config, mirror: Mirror, tmp_path: Path
 ) -> None:

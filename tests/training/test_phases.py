@@ -180,6 +180,23 @@ def test_a_run_resumes_bit_for_bit_in_each_phase(tuned: Tuned, epoch: int) -> No
     assert [len(state.rows) for state in saved] == list(range(epoch + 1, 5))
 
 
+def test_a_frozen_backbone_drops_nothing_and_later_does_as_before() -> None:
+    image = keras.Input((8,))
+    maps = keras.layers.Dropout(0.5, name="depth")(image)
+    maps = keras.layers.Dense(4, name="features")(maps)
+    last = keras.layers.Dropout(0.5, name="head")(maps)
+    model = keras.Model(image, keras.layers.Dense(2, name="probabilities")(last))
+    body, head = phases._divided(model)
+
+    def varies(part: keras.Model, width: int) -> bool:
+        given = np.ones((64, width), np.float32)
+        return bool(np.ptp(np.asarray(part(given, training=True)), axis=0).any())
+
+    with phases._frozen(model):
+        assert [varies(body, 8), varies(head, 4)] == [False, True]
+    assert [varies(body, 8), varies(head, 4)] == [True, True]
+
+
 def test_phases_that_leave_nothing_to_the_second_are_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.backbone\.head_epochs: 4 of 4 epochs"):
+    with pytest.raises(UserError, match=r"model\.backbone\.head_epochs: 4 of 4 epochs .*: lower"):
         fitted(replace(TUNED, head_epochs=4))

@@ -11,14 +11,14 @@ LARGEST_OUTPUT = 2**26  # numbers that a layer gives for these images: 256 MiB
 
 
 def predict(model: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The model's probabilities for each image.
+    """The model's output for each image.
 
     Args:
-        model: from `build`.
+        model: from `build`, or the part of it up to a backbone's features.
         images: (n, height, width, channels), read a part at a time.
 
     Returns:
-        (n, classes), rows that sum to 1.
+        (n, classes), probabilities, rows that sum to 1; or (n, features).
     """
     size = prediction_batch(model)
     # Keras' `predict` gives the same, but its setup at each call takes longer than nn computes.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from image_classification.core import paths
 from image_classification.core.config import BackboneConfig, FileConfig
-from image_classification.core.errors import UserError
+from image_classification.core.errors import UserError, without_login
 from image_classification.core.files import sha256
 from image_classification.core.locks import locked
 from image_classification.sources.mirrors import (
@@ -61,8 +61,8 @@ def _fetch(mirror: str, file: FileConfig, folder: Path) -> None:
             with open_mirror(mirror) as fetch:
                 fetch_file(fetch, file, folder)
         except (MirrorError, *READING_ERRORS) as error:
-            cause = " ".join(str(error).split())[:200]
+            cause = " ".join(without_login(str(error)).split())[:200]
             raise UserError(
                 f"backbone.weights: {mirror} does not give {file.name}: {cause}; put the file "
-                f"into {folder}, or give its path"
+                f"into {folder}"
             ) from error

@@ -24,7 +24,7 @@ from pypi_simple.errors import UnsupportedRepoVersionError
 from tqdm import tqdm
 
 from image_classification.core.config import FileConfig
-from image_classification.core.errors import UserError
+from image_classification.core.errors import UserError, without_login
 from image_classification.core.files import sha256
 
 TIMEOUT = (4.0, 15.0)  # seconds to connect, and between two chunks of an answer
@@ -59,6 +59,7 @@ def fetch_file(fetch: Fetch, file: FileConfig, folder: Path) -> None:
 
     Raises:
         MirrorError: the mirror's file is too large, or not the expected one.
+        READING_ERRORS: it can't be found or read.
         UserError: the folder can't be written.
     """
     part = folder / f"{file.name}.part"
@@ -117,13 +118,16 @@ def _get(url: str, scratch: Path, most: int, certificates: str | None = None) ->
     """Download a file, as sent, into a folder.
 
     Raises:
-        MirrorError: it can't be reached, sends too many bytes, or is too slow.
-        OSError, ValueError: the address is invalid, or the answer is an error.
+        MirrorError: it can't be reached, answers with an error, sends too many bytes, or is too
+            slow.
+        OSError, ValueError: the address is invalid.
     """
     path = scratch / url.rpartition("/")[2]
     try:
         with _answer(url, certificates) as answer, path.open("wb") as target:
-            answer.raise_for_status()
+            if not answer.ok:
+                address = without_login(url.partition("#")[0])
+                raise MirrorError(f"{address} answers {answer.status_code} {answer.reason}")
             size = int(answer.headers.get("content-length", 0)) or None
             start, received = time.monotonic(), 0
             with tqdm(total=size, desc=path.name, unit="B", unit_scale=True) as progress:

@@ -17,7 +17,10 @@ class BatchGroups:
     """
 
     def __init__(self, examples: Examples, batch_size: int, steps: int, seed: int) -> None:
-        """Group at most `steps` batches; a last, smaller batch is a group of its own."""
+        """Group at most `steps` batches; a last, smaller batch is a group of its own.
+
+        Both `batch_size` and `steps` are 1 or more, and `seed` is 0 or more.
+        """
         self._examples = examples
         self._seed = seed
         count = len(examples.labels)

@@ -5,13 +5,15 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
 
-def class_weights(kind: str, labels: NDArray[np.uint8], classes: int) -> NDArray[np.float32] | None:
+def class_weights(
+    kind: str, labels: NDArray[np.unsignedinteger], classes: int
+) -> NDArray[np.float32] | None:
     """The weight of each class, by `recipe.class_weights`.
 
     Args:
         kind: `none`, or `balanced`: n / (classes x examples of the class), with which every class
             counts the same, and the weights of all examples sum to n.
-        labels: uint8 (n,), of the training examples.
+        labels: uint8 or uint16 (n,), of the training examples.
         classes: how many there are.
 
     Returns:

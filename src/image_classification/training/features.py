@@ -19,7 +19,7 @@ HASHED = 1000  # images at once
 
 
 def features(backbone: keras.Model, examples: Examples) -> Examples:
-    """The same examples with features in place of images.
+    """The same examples with features, float32 (n, features), in place of images.
 
     They are kept in the folder of the weights, by a hash of all that they come from.
 

@@ -108,7 +108,7 @@ def _frozen_epochs(backbone: BackboneConfig | None, recipe: RecipeConfig) -> int
     if backbone.head_epochs >= recipe.epochs:
         raise UserError(
             f"model.backbone.head_epochs: {backbone.head_epochs} of {recipe.epochs} epochs "
-            "(recipe.epochs) leave none in which the backbone learns"
+            "(recipe.epochs) leave none in which the backbone learns: lower it"
         )
     return backbone.head_epochs
 
@@ -121,13 +121,18 @@ def _divided(model: keras.Model) -> tuple[keras.Model, keras.Model]:
 
 @contextmanager
 def _frozen(model: keras.Model) -> Iterator[None]:
-    """Keep the layers of the backbone from learning."""
+    """Keep the layers of the backbone from learning, and from dropping anything."""
     body, _ = _divided(model)
     learning = [layer for layer in body.layers if layer.trainable]
+    rates = {layer: layer.rate for layer in body.layers if isinstance(layer, keras.layers.Dropout)}
     for layer in learning:
         layer.trainable = False
+    for layer in rates:
+        layer.rate = 0.0
     try:
         yield
     finally:
         for layer in learning:
             layer.trainable = True
+        for layer, rate in rates.items():
+            layer.rate = rate
