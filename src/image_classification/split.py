@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,9 @@ def _read(data: DataConfig, part: str) -> Examples:
     if labels.shape != images.shape[:1]:
         raise UserError(f"{image_file} has {len(images)} images, {label_file} {labels.size} labels")
     height, width, channels = data.image_shape
-    if images[:1].size != min(1, len(images)) * height * width * channels:
+    grey = [(height, width)] if channels == 1 else []
+    # The same sizes in another order would pass as pixels in the wrong places.
+    if images.shape[1:] not in ((height, width, channels), *grey):
         raise UserError(f"{image_file}: images of {images.shape[1:]}, expected {data.image_shape}")
     if labels.max(initial=0) >= len(data.classes):
         raise UserError(f"{label_file}: label {labels.max()}, but {len(data.classes)} classes")
@@ -105,9 +108,11 @@ def _split_user_data(data: DataConfig) -> None:
         decoded = bulk_decode.decode_all(records, shape, data.resize, scratch)
         problems += [Problem(records[index].name, cause) for index, cause in decoded.causes.items()]
         inventory = _inventory(records, found, decoded)
+        _print(problems)  # they may be why there is no plan
         plan, issues = split_plan.plan(inventory, data)
+        _print(issues)
         problems += [Problem(*issue) for issue in issues]
-        _report(problems, len(reading.records) + len(reading.problems), data)
+        _require_none(problems, len(reading.records) + len(reading.problems), data)
         _write(plan, scratch, folder)
         scratch.unlink()
         known = sheet.of_user_data(plan, inventory, problems, reading.ignored or {})
@@ -177,14 +182,17 @@ def _require_space(count: int, shape: tuple[int, int, int], folder: Path) -> Non
         )
 
 
-def _report(problems: list[Problem], count: int, data: DataConfig) -> None:
-    """Name everything that is bad.
+def _print(problems: Sequence[tuple[str, str]]) -> None:
+    for name, cause in problems:
+        print(f"{name}: {cause}", file=sys.stderr)
+
+
+def _require_none(problems: Sequence[Problem], count: int, data: DataConfig) -> None:
+    """Check that nothing is bad.
 
     Raises:
         UserError: there is something, and it is not to be skipped.
     """
-    for name, cause in problems:
-        print(f"{name}: {cause}", file=sys.stderr)
     if problems and data.bad_files == "stop":
         raise UserError(
             f"data.path: {len(problems)} bad of {count} in {data.path}, listed above: fix them, "
@@ -204,8 +212,9 @@ def _write(plan: Plan, scratch: Path, folder: Path) -> None:
             np.lib.format.write_array_header_1_0(target, header)
             for start in range(0, len(rows), ROWS):
                 target.write(images[rows[start : start + ROWS]].data)
-        names = [plan.names[row] for row in rows]
-        (folder / f"{part}_names.txt").write_text("".join(f"{name}\n" for name in names))
+        # As JSON, since a file's name may hold line breaks.
+        lines = [json.dumps(plan.names[row]) + "\n" for row in rows]
+        (folder / f"{part}_names.jsonl").write_text("".join(lines))
         if part != "unlabelled":
             labels = plan.labels[rows].astype(plan.label_type())
             np.save(folder / f"{part}_labels.npy", labels, allow_pickle=False)

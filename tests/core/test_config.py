@@ -50,6 +50,21 @@ def test_a_mistyped_setting_of_a_model_for_the_fast_recipe_is_refused(compose: C
         compose("model=lm", "+model.fast.epoch=3")
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/srv/birds-1.0", "birds-1.0"),
+        ("/srv/birds-1.1", "birds-1.1"),
+        ("/srv/birds.npz", "birds"),
+        ("mine.PY", "mine"),
+        ("/srv/my birds.csv", "my-birds"),
+        ("/", "folder"),
+    ],
+)
+def test_a_data_set_is_called_after_its_path(compose: Compose, path: str, name: str) -> None:
+    assert replace(compose("data=folder").data, path=path).dataset == name
+
+
 def test_a_model_may_not_take_an_alias_of_the_registry(compose: Compose) -> None:
     config = compose("model=lm").model
 

@@ -91,7 +91,9 @@ def test_examples_held_out_are_not_among_those_to_train_on() -> None:
 
 @pytest.mark.parametrize("count", [12, 11])
 def test_there_must_be_an_example_left_to_train_on(count: int) -> None:
-    with pytest.raises(UserError, match=f"12 of {count} training images leave none to train with"):
+    with pytest.raises(
+        UserError, match=f"12 of {count} training images leave none to train with: low"
+    ):
         splits.hold_out(numbered(count), 12, seed=0)
 
     assert len(splits.hold_out(numbered(13), 12, seed=0)["train"].labels) == 1

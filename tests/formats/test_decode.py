@@ -142,3 +142,21 @@ def test_an_array_of_anything_but_bytes_is_refused(wrong: float) -> None:
 
     with pytest.raises(DecodeError, match="pixel"):
         decode(array, (4, 4, 1), "pad")
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 64), (0, 0, 1)])
+@pytest.mark.parametrize("how", ["pad", "crop", "stretch"])
+def test_an_array_without_pixels_is_empty(shape: tuple[int, ...], how: str) -> None:
+    for read in (inspect, lambda source: decode(source, (64, 64, 1), how)):
+        with pytest.raises(DecodeError, match="empty"):
+            read(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(400, 2), (2, 400)])
+def test_what_padding_would_leave_nothing_of_is_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(DecodeError, match="too narrow"):
+        decode(np.zeros(shape, np.uint8), (64, 64, 1), "pad")
+
+    kept = decode(np.zeros((shape[0] + 2, shape[1] + 2), np.uint8), (64, 64, 1), "pad")
+    assert (kept == 0).any(axis=(0, 2)).sum() in (1, 64)
+    assert (decode(np.zeros(shape, np.uint8), (64, 64, 1), "stretch") == 0).all()

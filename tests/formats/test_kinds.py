@@ -1,7 +1,10 @@
 """Reading each kind of data: what counts as what, and each bad input by its name."""
 
 import csv
+import io
 import json
+import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from PIL import Image
 
 from image_classification.core.errors import UserError
 from image_classification.formats.kinds import READERS
+from image_classification.formats.listing import visible_files, write_listing
 from image_classification.formats.records import Reading
 
 Read = Callable[..., Reading]
@@ -62,6 +66,29 @@ def test_classes_named_like_a_part_stay_classes_beside_others(tmp_path: Path, re
         "test",
         "training shoes",
     }
+
+
+def test_what_holds_no_image_leaves_the_parts_as_they_are(tmp_path: Path, read: Read) -> None:
+    for name in ("train/cat/a.png", "train/dog/a.png", "test/cat/b.png"):
+        picture(tmp_path / name)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.xml").write_text("<a/>")
+
+    reading = read("folder", tmp_path)
+
+    assert {record.label for record in reading.records} == {"cat", "dog"}
+    assert {record.part for record in reading.records} == {"train", "test"}
+    assert reading.ignored == {".xml": 1}
+
+
+def test_images_beside_the_parts_are_refused(tmp_path: Path, read: Read) -> None:
+    for name in ("train/cat/a.png", "test/cat/b.png", "extra/cat/c.png"):
+        picture(tmp_path / name)
+
+    with pytest.raises(
+        UserError, match=r"holds test, train, and beside these .* images in extra: "
+    ):
+        read("folder", tmp_path)
 
 
 def test_what_is_wrong_in_a_folder_is_named(tmp_path: Path, read: Read) -> None:
@@ -158,6 +185,25 @@ def test_tables_of_pixels(tmp_path: Path, read: Read, header: bool) -> None:
     assert (found["7"].part, found[None].part) == ("train", None)
 
 
+def test_a_column_called_label_is_the_label_wherever_it_stands(tmp_path: Path, read: Read) -> None:
+    head: list[object] = [*(f"pixel{i}" for i in range(16)), "label"]
+    write_table(tmp_path / "x.csv", [head, [*range(16), "cat"], [*range(16, 32), 300]])
+
+    found = {record.label: record for record in read("table", tmp_path / "x.csv").records}
+
+    assert set(found) == {"cat", "300"}
+    assert np.array_equal(np.asarray(found["cat"].image), np.arange(16).reshape(4, 4, 1))
+    assert np.array_equal(np.asarray(found["300"].image), np.arange(16, 32).reshape(4, 4, 1))
+
+
+def test_a_label_under_another_name_after_the_pixels_is_refused(tmp_path: Path, read: Read) -> None:
+    head: list[object] = [*(f"pixel{i}" for i in range(16)), "class"]
+    write_table(tmp_path / "x.csv", [head, [*range(16), 7]])
+
+    with pytest.raises(UserError, match=r"has 17 columns, .* or one called `label`: fix it"):
+        read("table", tmp_path / "x.csv")
+
+
 @pytest.mark.parametrize(
     ("value", "cause"), [(256, "256"), ("nan", "nan"), ("", "missing"), (-1, "-1"), (0.5, "0.5")]
 )
@@ -209,6 +255,48 @@ def test_an_archive_in_the_form_of_medmnist(tmp_path: Path, read: Read) -> None:
     assert [record.part for record in reading.records] == [*["train"] * 4, "validation"]
     assert [record.label for record in named.records] == ["a", "b", "b", "c", "c"]
     assert np.array_equal(np.asarray(reading.records[3].image), images[3])
+    assert [record.name for record in reading.records[3:]] == [
+        "x.npz:train_images[3]",
+        "x.npz:val_images[0]",
+    ]
+
+
+def damaged_data(archive: bytearray, at: int) -> None:
+    archive[at + 30] = 0xFF  # where the deflated data begins
+
+
+def other_compression(archive: bytearray, at: int) -> None:
+    archive[archive.index(b"PK\1\2") + 10] = 99
+
+
+def encrypted(archive: bytearray, at: int) -> None:
+    archive[archive.index(b"PK\1\2") + 8] |= 1
+
+
+@pytest.mark.parametrize("damage", [damaged_data, other_compression, encrypted])
+def test_a_damaged_archive_is_named(
+    tmp_path: Path, read: Read, damage: Callable[[bytearray, int], None]
+) -> None:
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((9, 5, 5), np.uint8))
+    contents = bytearray((tmp_path / "x.npz").read_bytes())
+    damage(contents, contents.index(b"images.npy"))
+    (tmp_path / "x.npz").write_bytes(contents)
+
+    with pytest.raises(UserError, match=r"x\.npz: .*: fix it, or set another data\.path"):
+        read("npz", tmp_path / "x.npz")
+
+
+def test_an_archive_that_declares_more_than_memory_holds_is_named(
+    tmp_path: Path, read: Read
+) -> None:
+    header = io.BytesIO()
+    declared = {"descr": "|u1", "fortran_order": False, "shape": (2**60,)}
+    np.lib.format.write_array_header_1_0(header, declared)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+
+    with pytest.raises(UserError, match=r"x\.npz: .*: fix it, or set another data\.path"):
+        read("npz", tmp_path / "x.npz")
 
 
 def test_a_pickle_in_an_archive_is_not_opened(tmp_path: Path, read: Read) -> None:
@@ -261,3 +349,51 @@ def test_a_python_file_of_ones_own(tmp_path: Path, read: Read) -> None:
     (tmp_path / "mine.py").write_text(MINE.replace("yield 7", 'raise ValueError("no")'))
     with pytest.raises(UserError, match=r"mine\.py, line 11: ValueError: no"):
         read("python", tmp_path / "mine.py")
+
+
+def test_a_linked_folder_is_looked_into_and_a_loop_of_links_is_refused(tmp_path: Path) -> None:
+    for name in ("far/b.png", "root/a.png", "root/other/c.png"):
+        picture(tmp_path / name)
+    root = tmp_path / "root"
+    (root / "linked").symlink_to(tmp_path / "far")
+    found = [path.relative_to(root).as_posix() for path in visible_files(root)]
+    assert found == ["a.png", "linked/b.png", "other/c.png"]
+
+    for link, target in ((root / "loop", tmp_path), (tmp_path / "far" / "back", root / "other")):
+        link.symlink_to(target)
+        if target == root / "other":  # which leads on to where the link is
+            (target / "on").symlink_to(tmp_path / "far")
+        with pytest.raises(UserError, match="leads back to a folder that it is in: remove"):
+            list(visible_files(root))
+        link.unlink()
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "cat/a.png")
+    scandir = os.scandir
+
+    def denied(path: str) -> Any:
+        if Path(path).name == "cat":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match="cat can't be read: Permission denied: fix it"):
+        list(visible_files(tmp_path))
+
+
+def test_a_linked_folder_in_ones_own_data_is_refused_since_dvc_overlooks_it(
+    tmp_path: Path, compose: Compose
+) -> None:
+    for name in ("far/b.png", "root/cat/a.png"):
+        picture(tmp_path / name)
+    link = tmp_path / "root" / "dog"
+    link.symlink_to(tmp_path / "far")
+    data = compose("data=folder", f"data.path={tmp_path / 'root'}").data
+
+    with pytest.raises(UserError, match=f"{link} is a link to a folder, in which DVC would see no"):
+        write_listing(data, tmp_path / "files.csv")
+    link.unlink()
+    assert write_listing(data, tmp_path / "files.csv") == 1

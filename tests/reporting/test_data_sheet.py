@@ -29,7 +29,8 @@ def a_split(folder: Path, examples: Examples, names: list[str] | None = None) ->
     parts = dict.fromkeys(["train", "validation", "test"], examples)
     arrays.save_split(folder, parts, {"classes": CLASSES, "kind": "folder"})
     for part in parts:
-        (folder / f"{part}_names.txt").write_text("".join(f"{name}\n" for name in names or []))
+        lines = [json.dumps(name) + "\n" for name in names or []]
+        (folder / f"{part}_names.jsonl").write_text("".join(lines))
     return arrays.load_split(folder)
 
 

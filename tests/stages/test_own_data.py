@@ -355,6 +355,79 @@ def test_all_that_is_bad_stops_the_split_and_is_named(
     assert sheet["bad"]["images"] == 4
 
 
+def test_bad_files_are_named_also_where_too_little_is_left_to_split(
+    place: Path, made: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine").mkdir()
+    for index in range(3):
+        Image.fromarray(image(0, index)).save(place / f"mine/{index}.png")
+
+    with pytest.raises(
+        UserError,
+        match=r"mine holds 0 classes with enough good images, .* add images, or correct data\.path",
+    ):
+        made("folder", place / "mine")
+    named = capsys.readouterr().err.splitlines()
+    assert named == [f"{index}.png: is not in a class folder" for index in range(3)]
+
+
+def test_names_with_line_breaks_stay_with_their_images(place: Path, made: Split) -> None:
+    root = write_folder(place / "mine")
+    for number, mark in enumerate(("\u2028", "\x85", "\r", "\n", '"')):
+        (root / f"red/{number:02}.png").rename(root / f"red/a{mark}b.png")
+    expected = {np.asarray(Image.open(path)).tobytes(): path for path in root.rglob("*.png")}
+
+    found = made("folder", root)
+
+    for part in ("train", "validation", "test"):
+        images = getattr(found, part).images
+        paths_of = [expected[np.asarray(one).tobytes()] for one in images]
+        assert found.names(part) == [str(path.relative_to(root)) for path in paths_of]
+    (paths.SPLIT / "test_names.jsonl").write_text("red/00.png\n")
+    with pytest.raises(UserError, match=r"test_names\.jsonl is damaged: run"):
+        found.names("test")
+
+
+def test_another_table_is_another_split(place: Path, made: Split, compose: Compose) -> None:
+    root = write_table(place / "mine")
+    shutil.copy(root / "labels.csv", root / "other.csv")
+    made("table", root, "data.table=labels.csv")
+    settings = ("data=table", f"data.path={root}")
+
+    split_for_run(paths.SPLIT, compose(*settings, "data.table=labels.csv").data, seed=0)
+    with pytest.raises(UserError, match=r"data\.table: the split on disk was made with labels"):
+        split_for_run(paths.SPLIT, compose(*settings, "data.table=other.csv").data, seed=0)
+
+
+def test_folds_and_splits_per_seed_that_groups_leave_empty_are_refused(
+    place: Path, made: Split, compose: Compose
+) -> None:
+    root = write_folder(place / "mine")
+    groups = [f"{name}/{i:02}.png,{name},{i % 3}" for name in COLOURS for i in range(12)]
+    (root / "labels.csv").write_text("\n".join(["file_name,label,group", *groups]))
+    shares = ("data.validation_share=0.33", "data.test_share=0.33")
+    made("table", root, *shares)
+    settings = ("data=table", f"data.path={root}", *shares)
+
+    with pytest.raises(UserError, match=r"data\.folds: 3 of 5 would be empty, since groups"):
+        split_for_run(paths.SPLIT, compose(*settings, "data.folds=5").data, seed=0)
+    two = compose(*settings, "data.folds=2").data
+    assert len(split_for_run(paths.SPLIT, two, seed=0).validation.labels) == 12
+
+    for name in COLOURS:  # what is in both parts ties them together
+        shutil.copy(root / f"{name}/01.png", root / f"{name}/00.png")
+    rows = [
+        f"{name}/{i:02}.png,{name},{part},{'all' if part == 'train' else ''}"
+        for name in COLOURS
+        for i, part in enumerate(["validation", "train", "test", "train"])
+    ]
+    (root / "labels.csv").write_text("\n".join(["file_name,label,split,group", *rows]))
+    made("table", root, *shares)
+    per_seed = compose(*settings, "data.split_per_seed=true").data
+    with pytest.raises(UserError, match=r"data\.split_per_seed: seed 1 leaves a side empty, since"):
+        split_for_run(paths.SPLIT, per_seed, seed=1)
+
+
 def test_progress_is_shown_on_terminals_only(
     place: Path, made: Split, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -477,14 +550,14 @@ def test_changed_files_run_again_from_the_split_and_unchanged_ones_nothing(
     project.edit("params.yaml", "path: images", f"path: {root}")
 
     project.must("dvc", "repro", "split")
-    names = (project.root / "data/split/test_names.txt").read_text()
+    names = (project.root / "data/split/test_names.jsonl").read_text()
     assert "Running stage" not in project.must("dvc", "repro", "split")
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     Image.fromarray(image(0, 999)).save(root / "blue/new.png")
     project.must("dvc", "repro", "split")
 
     assert "blue/new.png" in "".join(
-        (project.root / f"data/split/{part}_names.txt").read_text()
+        (project.root / f"data/split/{part}_names.jsonl").read_text()
         for part in ("train", "validation", "test")
     )
     assert names

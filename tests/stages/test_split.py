@@ -1,4 +1,5 @@
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,20 @@ def test_images_of_another_size_are_refused(config: Config) -> None:
     config.data.image_shape = [32, 32, 1]
 
     with pytest.raises(UserError, match=r"images of \(28, 28\), expected \[32, 32, 1\]"):
+        split(config)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((600, 14, 56), [28, 28, 1]), ((600, 1, 28, 28), [28, 28, 1]), ((600, 784), [28, 28, 1])],
+)
+def test_images_of_as_many_pixels_in_another_order_are_refused(
+    config: Config, shape: tuple[int, ...], expected: list[int]
+) -> None:
+    file = paths.RAW / config.data.files["train_images"].name
+    write_idx(file, idx.read_idx(file).reshape(shape))
+
+    with pytest.raises(UserError, match=re.escape(f"images of {shape[1:]}, expected {expected}")):
         split(config)
 
 

@@ -28,6 +28,7 @@ CHANGES = (
     "noise",
 )  # that an augmentation can make
 KINDS = ("idx", "folder", "table", "npz", "cifar", "python")  # of data; all but idx are user data
+DATA_SUFFIXES = (".csv", ".jsonl", ".npz", ".py")  # of a file that is a data set
 RESIZE = ("pad", "crop", "stretch")
 MOST_CLASSES = 2**16  # a label is one or two bytes
 METRICS = ("accuracy", "balanced_accuracy", "f1_macro")  # that can decide which model is better
@@ -76,7 +77,10 @@ class DataConfig:
         """What the data set is called in MLflow: its file in conf/data/, or else its path."""
         if self.name != self.kind:
             return self.name
-        return re.sub(r"[^\w.-]+", "-", Path(self.path).absolute().stem).strip("-.") or self.name
+        path = Path(self.path).absolute()
+        # Of a folder such as birds-1.0, what follows the dot is no suffix.
+        word = path.stem if path.suffix.lower() in DATA_SUFFIXES else path.name
+        return re.sub(r"[^\w.-]+", "-", word).strip("-.") or self.name
 
     def __post_init__(self) -> None:
         _require(self.kind in KINDS, "data.kind", " or ".join(KINDS), self)
@@ -238,7 +242,7 @@ class AugmentationConfig:
     shift: float  # most, either way, as a share of the height and of the width
     rotate: float  # most, either way, in degrees
     zoom: float  # 1 - zoom to 1 + zoom of the height and of the width fill the image
-    elastic: float  # the standard deviation of how far parts move, as a share of the image's side
+    elastic: float  # standard deviation at the 4 x 4 points drawn, as a share of the image's side
     contrast: float  # the distance from the mean, times 1 - contrast to 1 + contrast
     noise: float  # the largest standard deviation, as a share of the range from black to white
 

@@ -91,12 +91,24 @@ class Split:
     folder: Path
 
     def names(self, part: str) -> list[str]:
-        """The names of the images, as people see them; none for a data set without any."""
-        path = self.folder / f"{part}_names.txt"
-        return path.read_text().splitlines() if self.is_user_data() and path.exists() else []
+        """The names of the images, as people see them; none for a data set without any.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.folder / f"{part}_names.jsonl"
+        if not self.is_user_data() or not path.exists():
+            return []
+        try:
+            return [str(json.loads(line)) for line in path.read_text().splitlines()]
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: run `dvc repro --force split`") from error
 
     def units(self, part: str) -> NDArray[np.int64]:
-        """(n,): images with the same number, such as duplicates, are never on both sides."""
+        """(n,): images with the same number, such as duplicates, belong together.
+
+        They are never on both sides, unless the data gives the parts or `data.stratify` is false.
+        """
         count = len(getattr(self, part).labels)
         path = self.folder / f"{part}_units.npy"
         if not self.is_user_data():
@@ -124,7 +136,7 @@ class Split:
 
 
 def pool(first: Examples, second: Examples) -> Examples:
-    """The examples of both."""
+    """The examples of both, each a whole part as it is on disk and not some of its rows."""
     labels = np.concatenate([first.labels, second.labels])
     files: list[Any] = []
     for images in (first.images, second.images):

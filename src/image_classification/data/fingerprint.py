@@ -12,8 +12,11 @@ from image_classification.data.arrays import Split, load_split
 def origin(data: DataConfig) -> dict[str, object]:
     """What a split is made from: the same configuration, and files, give the same split."""
     if data.kind != "idx":
-        keys = ("image_shape", "resize", "validation_examples", "validation_share", "test_share")
-        chosen = {key: getattr(data, key) for key in (*keys, "stratify", "split_seed")}
+        keys = (
+            *("table", "image_shape", "resize", "validation_examples", "validation_share"),
+            *("test_share", "stratify", "split_seed"),
+        )
+        chosen = {key: getattr(data, key) for key in keys}
         classes = {"classes": data.classes} if data.classes else {}
         return {"name": data.dataset, "kind": data.kind, **classes, **chosen}
     return {

@@ -1,7 +1,7 @@
 """How a user's own images are split: an inventory of them in, a plan out."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,10 +77,11 @@ def plan(images: Inventory, data: DataConfig) -> tuple[Plan, Issues]:
         images are in no part.
 
     Raises:
-        UserError: nothing is left, or a setting does not fit the data.
+        UserError: nothing is left, a group is in several parts, or a setting does not fit the data.
     """
     kept = np.array([bool(digest) for digest in images.hashes], bool)
     labels, classes, issues = _labels(images, kept, data)
+    _require_whole_groups(images, labels)
     order = _order(images, data)
     together = units(
         images.groups,
@@ -93,9 +94,12 @@ def plan(images: Inventory, data: DataConfig) -> tuple[Plan, Issues]:
         [row for row, label in enumerate(images.labels) if label is None and kept[row]], int
     )
     if not len(free) or len(classes) < 2:
+        found = "no good images to train with"
+        if len(classes) < 2:
+            found = f"{len(classes)} classes with enough good images, at least 2 are needed"
+        cause = f" ({': '.join(issues[0])})" if issues else ""
         raise UserError(
-            f"data.path: {data.path} holds {len(classes)} classes with images to train with, "
-            "at least 2 are needed"
+            f"data.path: {data.path} holds {found}{cause}: add images, or correct data.path"
         )
     drawn = _draw(free, labels, together, rows, classes, images, data)
     parts = {part: drawn.get(part, rows[part]) for part in PARTS}
@@ -137,6 +141,19 @@ def _labels(
         for label, good in zip(images.labels, kept, strict=True)
     ]
     return np.array(labels, np.int64), classes, issues
+
+
+def _require_whole_groups(images: Inventory, labels: NDArray[np.int64]) -> None:
+    parts = defaultdict(set)
+    for group, part, label in zip(images.groups, images.parts, labels, strict=True):
+        if group is not None and label >= 0:
+            parts[group].add(part or "no part")
+    for group, found in parts.items():
+        if len(found) > 1 and found != {"train", "no part"}:  # others are drawn from these
+            raise UserError(
+                f"data.path: images of the group {group!r:.80} are in {' and '.join(sorted(found))}"
+                ": give them one part, or groups of their own"
+            )
 
 
 def _natural(name: str) -> list[Any]:
@@ -185,7 +202,7 @@ def _draw(
     if sum(sizes.values()) >= len(free):
         raise UserError(
             f"data.validation_share, data.test_share: {sum(sizes.values()):.0f} of {len(free)} "
-            "images leave none to train with"
+            "images leave none to train with: lower one of them"
         )
     if not data.stratify:
         if any(images.groups[row] is not None for row in free):

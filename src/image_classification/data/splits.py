@@ -22,7 +22,8 @@ def split_for_run(folder: Path, data: DataConfig, seed: int) -> Split:
     held out of what is not test: seeds 0, 1, ... take the folds in turn.
 
     Raises:
-        UserError: a file is missing or damaged, or was made from another configuration.
+        UserError: a file is missing or damaged, or was made from another configuration; or a side
+            would be empty.
     """
     split = require_split(folder, data)
     if data.folds is None and not data.split_per_seed:
@@ -37,7 +38,13 @@ def split_for_run(folder: Path, data: DataConfig, seed: int) -> Split:
         wanted = np.array(
             [np.bincount(part.labels, minlength=count) for part in (split.validation, split.train)]
         )
-        return _divided(split, both, assign(_numbers(both), _units(split), wanted, int(drawn)) == 0)
+        held_out = assign(_numbers(both), _units(split), wanted, int(drawn)) == 0
+        if held_out.all() or not held_out.any():
+            raise UserError(
+                f"data.split_per_seed: seed {seed} leaves a side empty, since groups, like images "
+                "with the same pixels, stay together: set it to false, or give smaller groups"
+            )
+        return _divided(split, both, held_out)
     parts = hold_out(both, len(split.validation.labels), int(drawn))
     return replace(split, train=parts["train"], validation=parts["validation"])
 
@@ -51,7 +58,7 @@ def hold_out(examples: Examples, count: int, seed: int) -> dict[str, Examples]:
     if count >= len(examples.labels):
         raise UserError(
             f"data.validation_examples: {count} of "
-            f"{len(examples.labels)} training images leave none to train with"
+            f"{len(examples.labels)} training images leave none to train with: lower it"
         )
     train, validation = train_test_split(
         np.arange(len(examples.labels)), test_size=count, random_state=seed
@@ -65,7 +72,13 @@ def _folds(split: Split, both: Examples, folds: int, seed: int) -> Indices:
     if folds > len(both.labels):
         raise UserError(f"data.folds: {folds} of {len(both.labels)} images, at most one each")
     wanted = quotas(counts.tolist(), [1 / folds] * (folds - 1))
-    return assign(_numbers(both), _units(split), wanted, seed)
+    parts = assign(_numbers(both), _units(split), wanted, seed)
+    if len(set(parts)) < folds:
+        raise UserError(
+            f"data.folds: {folds - len(set(parts))} of {folds} would be empty, since groups, like "
+            "images with the same pixels, stay together: lower it, or give smaller groups"
+        )
+    return parts
 
 
 def _numbers(examples: Examples) -> Indices:

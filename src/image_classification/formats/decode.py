@@ -68,7 +68,8 @@ def decode(
         uint8, of that shape.
 
     Raises:
-        DecodeError: the image is damaged, empty, cut short, or too large to be safe.
+        DecodeError: the image is damaged, empty, cut short, too large to be safe, or too narrow to
+            be padded.
     """
     height, width, channels = shape
     if isinstance(source, np.ndarray):
@@ -144,6 +145,9 @@ def _pixels(
     if image.size != size:
         if resize == "pad":
             white = WHITE if channels == 1 else (WHITE,) * 3
+            image = ImageOps.contain(image, size, method=method)
+            if 0 in image.size:
+                raise DecodeError("too narrow: nothing is left of it when it is padded")
             image = ImageOps.pad(image, size, method=method, color=white)
         elif resize == "crop":
             image = ImageOps.fit(image, size, method=method)
@@ -170,6 +174,8 @@ def _require_image(array: NDArray[Any]) -> None:
         raise DecodeError(f"an array of shape {array.shape} is not an image")
     if array.dtype.kind not in "buif":
         raise DecodeError(f"an array of type {array.dtype} is not an image")
+    if 0 in array.shape:
+        raise DecodeError("empty")
 
 
 def _of_array(array: NDArray[Any]) -> Image.Image:

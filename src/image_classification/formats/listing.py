@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -17,15 +18,26 @@ MANY = 1000  # from this many files on, hashing shows its progress
 
 
 def visible_files(path: Path) -> Iterator[Path]:
-    """The file itself, or the regular files below the folder, but for hidden ones, in order."""
+    """The file itself, or the regular files below the folder, but for hidden ones, in order.
+
+    Raises:
+        UserError: a folder can't be read, or a link leads back to a folder above it.
+    """
     if path.is_file():
         yield path
         return
-    for folder, inner, files in os.walk(path):
+    for folder, inner, files in os.walk(path, onerror=_refuse, followlinks=True):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for link in (each for name in inner if (each := Path(folder) / name).is_symlink()):
+            if any(above.resolve().is_relative_to(link.resolve()) for above in link.parents):
+                raise UserError(f"{link} leads back to a folder that it is in: remove this link")
         for name in sorted(files):
             if not name.startswith(".") and (Path(folder) / name).is_file():
                 yield Path(folder) / name
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename} can't be read: {error.strerror}: fix it") from error
 
 
 def require_path(data: DataConfig) -> Path:
@@ -49,12 +61,19 @@ def write_listing(data: DataConfig, target: Path) -> int:
         The number of files.
 
     Raises:
-        UserError: there is none, or one can't be read.
+        UserError: there is none, or one can't be read, or is in a folder that DVC overlooks.
     """
     root = require_path(data)
     files = list(visible_files(root))
+    for folder in {above for path in files for above in path.relative_to(root).parents}:
+        if (root / folder).is_symlink() and root / folder != root:
+            raise UserError(
+                f"{root / folder} is a link to a folder, in which DVC would see no change: put the "
+                "folder itself there"
+            )
     with target.open("w", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        # Quoted, since a name may hold a carriage return, which ends a line for the reader.
+        writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(["file", "bytes", "sha256"])
         hidden = len(files) < MANY or not sys.stderr.isatty()
         for path in tqdm(files, "hashing", unit=" files", disable=hidden):

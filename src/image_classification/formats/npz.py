@@ -1,7 +1,9 @@
 """NumPy archives in MedMNIST's format: train_images, train_labels, val_images, ..."""
 
 import zipfile
+import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,10 @@ from image_classification.core.config import DataConfig
 from image_classification.core.errors import UserError
 from image_classification.formats.records import PART_ALIASES, ImageRecord, Reading
 
-ERRORS = (OSError, ValueError, KeyError, EOFError, SyntaxError, TypeError, zipfile.BadZipFile)
+ERRORS = (  # what a damaged archive raises
+    *(OSError, ValueError, KeyError, EOFError, SyntaxError, TypeError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, TokenError),
+)
 
 
 def read(data: DataConfig) -> Reading:
@@ -31,9 +36,9 @@ def read(data: DataConfig) -> Reading:
             for part, prefix in _prefixes(archive.files):
                 images = archive[f"{prefix}images"]
                 labels = archive[f"{prefix}labels"]
-                records += _records(path.name, part, images, labels, data)
+                records += _records(f"{path.name}:{prefix}images", part, images, labels, data)
     except ERRORS as error:
-        cause = " ".join(str(error).split())[:200]
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: {cause}: fix it, or set another data.path") from error
     return Reading(records)
 
@@ -53,16 +58,15 @@ def _prefixes(names: list[str]) -> list[tuple[str | None, str]]:
 
 
 def _records(
-    file: str, part: str | None, images: NDArray[Any], labels: NDArray[Any], data: DataConfig
+    prefix: str, part: str | None, images: NDArray[Any], labels: NDArray[Any], data: DataConfig
 ) -> list[ImageRecord]:
     labels = labels.reshape(-1) if labels.shape[1:] in ((), (1,)) else labels
     if labels.ndim != 1 or len(labels) != len(images):
         raise ValueError(f"labels {labels.shape} do not fit images {images.shape}")
     if labels.dtype.kind not in "iuU":
         raise ValueError(f"labels must be whole numbers or texts, are {labels.dtype}")
-    prefix = f"{part}_images" if part else "images"
     return [
-        ImageRecord(f"{file}:{prefix}[{index}]", class_name(label, data), image, part)
+        ImageRecord(f"{prefix}[{index}]", class_name(label, data), image, part)
         for index, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
 

@@ -16,6 +16,7 @@ from image_classification.core.errors import UserError
 from image_classification.formats.records import ImageRecord, Problem, Reading, part_named
 
 FEWEST_COLUMNS = 16  # of pixels; a manifest has a handful
+LABEL = "label"  # the header of a column
 ROWS = 10_000  # read at once
 
 
@@ -24,14 +25,14 @@ def is_pixel_table(table: Path) -> bool:
     if table.suffix.lower() != ".csv":
         return False
     head = _first_line(table)
-    return len(head) >= FEWEST_COLUMNS and (head[0] in ("label", "pixel0") or _is_number(head[0]))
+    return len(head) >= FEWEST_COLUMNS and (head[0] in (LABEL, "pixel0") or _is_number(head[0]))
 
 
 def read(tables: Sequence[Path], data: DataConfig) -> Reading:
     """Read tables of pixels; the name of a table may be that of its part (train.csv, test.csv).
 
-    With one column more than there are pixels, the first is the label. Without it the images are
-    to be predicted. A header line is optional.
+    With one column more than there are pixels, the one called `label`, or else the first, is the
+    label. Without it the images are to be predicted. A header line is optional.
 
     Raises:
         UserError: the columns do not form an image.
@@ -41,8 +42,7 @@ def read(tables: Sequence[Path], data: DataConfig) -> Reading:
     to_predict = 0
     for table in tables:
         part = part_named(table.stem) if len(tables) > 1 else None
-        head = _first_line(table)
-        shape, labelled = _shape(table, len(head), data)
+        shape, labelled = _shape(table, _first_line(table), data)
         found, bad = _read(table, shape, part if labelled else to_predict, data)
         to_predict += 0 if labelled else len(found) + len(bad)
         records += found
@@ -62,10 +62,11 @@ def _is_number(text: str) -> bool:
     return text.strip().isdigit()
 
 
-def _shape(table: Path, columns: int, data: DataConfig) -> tuple[tuple[int, ...], bool]:
-    """The shape of an image, and whether its label stands before it."""
-    for labelled in (True, False):
-        pixels = columns - labelled
+def _shape(table: Path, head: list[str], data: DataConfig) -> tuple[tuple[int, ...], bool]:
+    """The shape of an image, and whether a column is its label."""
+    either = (False,) if head[0] == "pixel0" else (True, False)
+    for labelled in (True,) if LABEL in head else either:
+        pixels = len(head) - labelled
         side = math.isqrt(pixels)
         if data.image_shape and math.prod(data.image_shape) == pixels:
             return tuple(data.image_shape), labelled
@@ -73,8 +74,8 @@ def _shape(table: Path, columns: int, data: DataConfig) -> tuple[tuple[int, ...]
             return (side, side, 1), labelled
     wanted = math.prod(data.image_shape) if data.image_shape else "a square number of"
     raise UserError(
-        f"{table}: has {columns} columns, expected {wanted} pixels, or a label and as many: fix "
-        "it, or set data.image_shape"
+        f"{table}: has {len(head)} columns, expected {wanted} pixels, or as many and a label, in "
+        f"the first column or one called `{LABEL}`: fix it, or set data.image_shape"
     )
 
 
@@ -84,7 +85,7 @@ def stream(table: Path, data: DataConfig) -> Iterator[ImageRecord | Problem]:
     Raises:
         UserError: the columns make no image.
     """
-    shape, labelled = _shape(table, len(_first_line(table)), data)
+    shape, labelled = _shape(table, _first_line(table), data)
     part_or_offset = None if labelled else 0
     done = 0
     try:
@@ -189,12 +190,13 @@ def _parts(
 
 
 def _frames(table: Path, as_text: bool, labelled: bool) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Some rows at a time, and the line of the first; labels are text in any case."""
-    first = _first_line(table)[0]
-    has_header = not _is_number(first)
+    """Some rows at a time, labels first, and the line of the first; labels are always text."""
+    head = _first_line(table)
+    has_header = not _is_number(head[0])
+    label: Any = (LABEL if LABEL in head else head[0]) if has_header else 0
     types: Any = str if as_text else np.int64
     if labelled and not as_text:
-        types = defaultdict(lambda: np.int64, {first if has_header else 0: str})
+        types = defaultdict(lambda: np.int64, {label: str})
     line = 1 + has_header
     for frame in pd.read_csv(
         table,
@@ -205,6 +207,8 @@ def _frames(table: Path, as_text: bool, labelled: bool) -> Iterator[tuple[int, p
         index_col=False,
         on_bad_lines="error",
     ):
+        if labelled and frame.columns[0] != label:
+            frame.insert(0, label, frame.pop(label))
         yield line, frame
         line += len(frame)
 

@@ -22,7 +22,7 @@ class ImageRecord:
     label: the name of its class; None for an image to predict.
     image: the file that holds it, or an array (height, width) or (height, width, channels).
     part: train, validation or test, if the data set says so.
-    group: images of one group are never on both sides of a split.
+    group: images of one group are never in two parts.
     """
 
     name: str

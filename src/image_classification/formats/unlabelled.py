@@ -71,7 +71,7 @@ def _in_arrays(path: Path) -> Iterator[ImageRecord | Problem]:
         if not names:
             yield Problem(str(path), "holds no array whose name ends in `images`")
     except ERRORS as error:
-        cause = " ".join(str(error).split())[:200]
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} can't be read: {cause}: fix it") from error
 
 
