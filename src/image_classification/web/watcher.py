@@ -10,7 +10,7 @@ from pathlib import Path
 
 from image_classification.core import paths
 from image_classification.core.errors import UserError, explain
-from image_classification.serving.artifact import DESCRIPTION_FILE
+from image_classification.serving.artifact import DESCRIPTION_FILE, ENGINES
 from image_classification.web import limits, served_runs
 from image_classification.web.loading import load_models
 
@@ -87,7 +87,8 @@ class Watcher:
             keys = [*([wanted.key] if wanted else []), *served_runs.best_runs()]
         except (UserError, OSError):  # of the disk: seen again at the next poll
             keys = []
-        artifacts = [paths.EXPORTED / key / DESCRIPTION_FILE for key in keys]
+        names = (DESCRIPTION_FILE, *ENGINES.values())
+        artifacts = [paths.EXPORTED / key / name for key in keys for name in names]
         files = [paths.PROMOTIONS / f"{self.name}.jsonl", paths.LEADERBOARD, *artifacts]
         return tuple(map(_state_of, files))
 
