@@ -15,6 +15,7 @@ from conftest import Compose
 from PIL import Image
 
 from image_classification.core.errors import UserError
+from image_classification.formats.decode import inspect
 from image_classification.formats.kinds import READERS
 from image_classification.formats.listing import visible_files, write_listing
 from image_classification.formats.records import Reading
@@ -55,6 +56,40 @@ def test_a_folder_of_classes_and_one_of_parts(tmp_path: Path, read: Read) -> Non
         "Train/dog/a.png": ("dog", "train"),
         "valid/cat/b.png": ("cat", "validation"),
         "testing/dog/c.png": ("dog", "test"),
+    }
+
+
+def test_images_of_every_documented_kind_count(tmp_path: Path, read: Read) -> None:
+    names = ["a.png", "b.JPG", "c.jpeg", "d.bmp", "e.gif", "f.tif", "g.tiff", "h.webp"]
+    for name in names:
+        picture(tmp_path / "cat" / name)
+
+    reading = read("folder", tmp_path)
+
+    assert {record.name for record in reading.records} == {f"cat/{name}" for name in names}
+    for record in reading.records:
+        assert isinstance(record.image, Path)
+        found = inspect(record.image)
+        assert (found.width, found.height) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        *(("training", "train"), ("validation", "validation"), ("valid", "validation")),
+        *(("val", "validation"), ("dev", "validation"), ("test", "test"), ("testing", "test")),
+        *(("eval", "test"), ("evaluation", "test")),
+    ],
+)
+def test_a_part_has_any_of_its_documented_names(
+    tmp_path: Path, read: Read, name: str, part: str
+) -> None:
+    picture(tmp_path / name / "cat/a.png")
+    picture(tmp_path / "train/cat/b.png")
+
+    assert labels(read("folder", tmp_path)) == {
+        f"{name}/cat/a.png": ("cat", part),
+        "train/cat/b.png": ("cat", "train"),
     }
 
 

@@ -16,7 +16,7 @@ from matplotlib import pyplot
 from optuna.trial import TrialState
 
 from image_classification.core.config import Config, SearchConfig
-from image_classification.core.errors import PrunedError, UserError
+from image_classification.core.errors import UserError
 from image_classification.search import figures, job, report, space, study
 
 SPACE: dict[str, Any] = {
@@ -322,10 +322,6 @@ def test_a_storage_that_cannot_be_used_is_named(
     with pytest.raises(UserError, match=said) as refused:
         job.main(replace(config, search=replace(search, storage=storage)), trained)
     assert "secret" not in str(refused.value)
-
-
-def test_a_pruned_training_is_reported_by_its_epochs() -> None:
-    assert PrunedError(3).epochs == 3
 
 
 def test_the_best_trial_is_an_experiment_with_its_values(

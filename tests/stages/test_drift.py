@@ -9,7 +9,6 @@ from conftest import Project
 from numpy.typing import NDArray
 
 from image_classification.commands import feedback as command
-from image_classification.commands.drift import EXIT_DRIFT
 from image_classification.core import paths
 from image_classification.core.errors import UserError
 from image_classification.data import arrays
@@ -86,7 +85,7 @@ def test_drift_of_what_a_server_has_seen(
     assert clean.returncode == 0, clean.stdout + clean.stderr
     assert "200 images classified by tiny_cnn-0, version" in clean.stdout
     assert "No drift" in clean.stdout
-    assert inverted.returncode == found.returncode == EXIT_DRIFT
+    assert inverted.returncode == found.returncode == 3
     assert "  brightness: brighter: median" in inverted.stdout
     assert "Drift is not harm" in inverted.stdout
     values = json.loads(found.stdout)

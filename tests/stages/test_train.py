@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from image_classification.core import paths
 from image_classification.core.config import Config
-from image_classification.core.errors import UserError
+from image_classification.core.errors import PrunedError, UserError
 from image_classification.data import arrays, fingerprint, splits
 from image_classification.data.arrays import Examples
 from image_classification.evaluate import _measure, evaluate
@@ -244,6 +244,25 @@ def test_a_failed_run_is_marked_as_such(workspace: Path, compose: Compose) -> No
 
 def started_runs(workspace: Path) -> list[Path]:
     return list((workspace / "checkpoints").glob("*"))
+
+
+def test_a_pruned_run_is_killed_in_mlflow_and_leaves_no_model_and_nothing_to_resume(
+    workspace: Path, compose: Compose
+) -> None:
+    before = started_runs(workspace)
+    config = tiny(compose, "model=tiny_lm", "seed=8", "output_dir=pruned")
+
+    def prune(row: dict[str, float]) -> None:
+        raise PrunedError(int(row["epoch"]) + 1)
+
+    with pytest.raises(PrunedError):
+        train(config, prune)
+
+    run = mlflow.search_runs(experiment_names=[config.data.name], output_format="list")[0]
+    assert (run.info.status, run.data.params["seed"]) == ("KILLED", "8")
+    assert "accuracy" in run.data.metrics  # of its only epoch
+    assert started_runs(workspace) == before
+    assert list((workspace / "pruned").iterdir()) == []
 
 
 def test_a_training_without_data_starts_no_run(
