@@ -4,6 +4,7 @@ What takes seconds to make (see `once`) is made once a session, whichever worker
 """
 
 import contextlib
+import gc
 import gzip
 import hashlib
 import json
@@ -79,12 +80,16 @@ TINY_MODELS = {
 }
 
 
-# What starts a browser, a server or another long process stays in one worker.
+# What starts a browser, a server or another long process stays in one worker, and so do tests
+# that share fits or figures.
 TOGETHER = {
+    "tests/reporting/test_gallery.py": "gallery",
     "tests/reporting/test_report.py": "browser",
     "tests/stages/test_mlflow_ui.py": "browser",
     "tests/stages/test_outage.py": "server",
     "tests/tracking/test_pyfunc_loader.py": "loader",
+    "tests/training/test_fit.py": "fit",
+    "tests/training/test_phases.py": "phases",
     "tests/web/test_page.py": "browser",
     "tests/web/test_server.py": "server",
 }
@@ -105,15 +110,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduler
     return Scheduler(config, log)
 
 
+def pytest_configure() -> None:
+    gc.set_threshold(100_000)  # as commands do
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # statsmodels collects garbage at each call, and would traverse all modules
+
+
+@pytest.hookimpl(trylast=True)  # when what `-m` leaves out is gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run long tests first, so that short ones fill up the workers at the end."""
 
+    def uses_trained(item: pytest.Item) -> bool:
+        return "trained" in getattr(item, "fixturenames", ())
+
     def place(item: pytest.Item) -> int:
-        if "stages" not in item.path.parts:
-            return 2
-        return int("trained" in getattr(item, "fixturenames", ()))  # another worker makes it first
+        return int(uses_trained(item)) if "stages" in item.path.parts else 2
 
     items.sort(key=place)
+    # One worker makes `trained` from the start, or the other would wait for it later.
+    first = next(filter(uses_trained, items), None)
+    if first:
+        items.remove(first)
+        items.insert(0, first)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,5 @@
 """Drift: clean windows raise no alarm, shifted streams all do."""
 
-import gc
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -14,14 +11,6 @@ from image_classification.monitoring.statistics import NAMES, Statistics, descri
 
 Drawn = tuple[Statistics, Statistics]
 Judged = list[list[shifts.Shift]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """Statsmodels collects garbage at each call, a tenth of a second each among all these tests."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +105,7 @@ def test_a_class_that_validation_never_has_is_noticed() -> None:
     *_, last = shifts.compare(reference, new)
 
     assert last.moved
-    assert (last.reference, last.current) == (0, 1) or last.distance == 1
+    assert (last.number, last.reference, last.current, last.distance) == (5, 0, 1, 1)
 
 
 @pytest.mark.parametrize(("expected", "reference"), [(10, 10_000), (10, 1000), (1, 10_000)])

@@ -255,8 +255,7 @@ def made(root: Path) -> Path:
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy2(ROOT / name, root / name)
     (root / "reports").mkdir()
-    (root / "reports/leaderboard.md").write_text("leaderboard\n")
-    stand_in(root / ".venv/bin/dvc", "echo start >>log; sleep 1; echo end >>log")
+    (root / "reports/leaderboard.md").write_text("| cnn | 0.99 |\n")
     stand_in(root / ".venv/bin/image-classification", "true")
     (root / ".venv/.installed").touch()
     return root
@@ -264,12 +263,21 @@ def made(root: Path) -> Path:
 
 def test_the_second_make_repro_waits_for_the_first(tmp_path: Path) -> None:
     root = made(tmp_path)
-    both = [start(root, "make", "repro") for _ in range(2)]
-    outputs = [process.communicate(timeout=WAIT_SECONDS)[0] for process in both]
+    until = f"for i in {{1..{20 * WAIT_SECONDS}}}; do [ -e go ] && break; sleep 0.05; done"
+    stand_in(root / ".venv/bin/dvc", f"echo start >>log; {until}; echo end >>log")
+    first = start(root, "make", "repro")
+    wait_until((root / "log").is_file)
+    second = start(root, "make", "repro")
+    assert second.stdout is not None
+    said = second.stdout.readline()
+    (root / "go").touch()
+    outputs = [process.communicate(timeout=WAIT_SECONDS)[0] for process in (first, second)]
 
-    assert [process.returncode for process in both] == [0, 0], outputs
+    assert said.startswith("another make is running here: waiting")
+    assert [first.returncode, second.returncode] == [0, 0], outputs
     assert (root / "log").read_text().split() == ["start", "end", "start", "end"]
-    assert sum("another make is running here: waiting" in output for output in outputs) == 1
+    for output in outputs:
+        assert output.startswith("dvc repro\n| cnn | 0.99 |\n")  # the leaderboard
 
 
 def test_a_killed_make_holds_up_no_other(tmp_path: Path) -> None:
@@ -286,6 +294,24 @@ def test_a_killed_make_holds_up_no_other(tmp_path: Path) -> None:
 
     assert second.returncode == 0, output
     assert (root / "log").read_text().split() == ["start", "again"]
+
+
+def test_make_clean_removes_the_environment_and_unfinished_runs_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    root = made(tmp_path)
+    stays = ["data/raw", "runs/cnn-0", "evaluations/cnn-0", "promotions", "mlartifacts/1", "outbox"]
+    goes = ["outputs/2026-01-01", "multirun/2026-01-01", "checkpoints/some"]
+    for name in (*stays, *goes):
+        (root / name).mkdir(parents=True)
+        (root / name / "file").touch()
+    (root / "mlflow.db").touch()
+
+    Project(root).must("make", "clean")
+
+    files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    sources = {"Makefile", "requirements.lock", "pyproject.toml", "reports/leaderboard.md"}
+    assert files == {f"{name}/file" for name in stays} | {"mlflow.db"} | sources
 
 
 def test_two_makes_in_a_fresh_clone_install_once(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def test_no_more_than_asked_for_run_at_once_and_a_failure_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = 'echo start >>log; sleep 0.5; echo "$3"; echo; echo end >>log; '
+    both = "for i in {1..600}; do [ $(grep -c start log) -ge 2 ] && break; sleep 0.05; done"
+    lines = f'echo start >>log; {both}; sleep 0.2; echo "$3"; echo; echo end >>log; '
     fails = '[ "$3" != train@b ] || { echo "error: no memory"; echo ERROR: failed >&2; exit 255; }'
     stand_in(tmp_path / "dvc", lines + fails + '; [ "$3" != train@c ] || kill -9 $$')
     monkeypatch.setattr(repro, "BESIDE_OTHERS", (str(tmp_path / "dvc"),))
