@@ -81,20 +81,20 @@ ui: $(INSTALLED)  ## browse the runs and the registered models in MLflow (HOST=1
 	esac
 
 test: $(INSTALLED)  ## run the tests (no network needed)
-	pytest --numprocesses 2 --dist loadgroup
+	pytest --numprocesses 2
 
 torture: $(INSTALLED)  ## kill the pipeline and its server again and again, fuzz every reader (half an hour)
 	pytest -m torture --capture=no
 	HOSTILE_EXAMPLES=1000 pytest --capture=no tests/core/test_hostile.py
 
 test-docs: $(INSTALLED)  ## run the commands of the README and docs/
-	pytest -m docs --numprocesses 2 --dist loadgroup
+	pytest -m docs --numprocesses 2
 
 mutants: $(INSTALLED)  ## mutation testing: put hundreds of faults into the code; do the tests notice? (an hour)
 	python tests/mutants.py
 
 coverage: $(INSTALLED)  ## run the tests and report which lines and branches they cover
-	pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term --cov-report=html
+	pytest --numprocesses 2 --cov --cov-report=term --cov-report=html
 
 test-cluster: $(INSTALLED)  ## a team's server, object stores, SLURM and Ray, on this machine (apt-get install postgresql slurm-wlm munge)
 	uv pip install --python $(VENV) --quiet --constraint requirements.lock --group cluster \

@@ -199,6 +199,9 @@ def hydra(words: list[str], tree: Tree) -> None:
         else [text]
         for override, text in zip(overrides, parsed.overrides, strict=True)
     ]
+    for override, values in zip(overrides, choices, strict=True):
+        if override.is_range_sweep():
+            del values[1:-1]  # the bounds do
     for turn in range(max(map(len, choices), default=1)):  # each value of a sweep at least once
         tree.compose(*(each[turn % len(each)] for each in choices))
 

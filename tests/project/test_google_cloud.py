@@ -36,7 +36,11 @@ esac
 # What the machine's half calls. `make repro` leaves a result, fails or takes long.
 PROGRAMS = {
     "gcloud": GCLOUD,
-    "dvc": f'[ "$1" != config ] || exec {sys.executable} -m dvc "$@"',
+    "dvc": f"""
+[ "$1" = config ] || exit 0
+[ -z "${{REAL_DVC-}}" ] || exec {sys.executable} -m dvc "$@"
+[ ! -s .dvc/config ] || printf "%s\\n" core.remote=shared remote.shared.url=gs://bucket/dvc
+""",
     "make": """
 [ "$1" = repro ] || exit 0
 [ -z "${TAKES_LONG-}" ] || { echo $PPID >"$CLOUD/training"; sleep 60; }
@@ -141,7 +145,7 @@ CONNECTED = ["ssh", "nvidia-smi", "scp", "ssh"]
 
 
 def test_it_trains_pushes_fetches_the_results_and_stops_the_machine(cloud: Cloud) -> None:
-    done = cloud.run()
+    done = cloud.run(REAL_DVC="yes")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert cloud.steps() == ["list", "create", *CONNECTED, *TRAINING, "scp", "list", "stop"]
@@ -256,7 +260,7 @@ def test_what_the_machine_could_not_get_or_push_is_one_line(cloud: Cloud) -> Non
     (cloud.repository / "new").unlink()
     (cloud.repository / ".dvc/config").write_text("")
     cloud.git("commit", "--quiet", "--all", "--message", "no remote")
-    refused(cloud, "dvc remote add --default shared gs://BUCKET/PATH")
+    refused(cloud, "dvc remote add --default shared gs://BUCKET/PATH", REAL_DVC="yes")
 
 
 def refused(cloud: Cloud, named: str, **variables: str) -> None:

@@ -269,7 +269,11 @@ def test_of_many_classes_the_weakest_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "name"), [("balanced_accuracy", "balanced accuracy"), ("f1_macro", "macro F1")]
+    ("metric", "name"),
+    [
+        ("balanced_accuracy", "balanced accuracy"),
+        pytest.param("f1_macro", "macro F1", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("runs", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_the_words_follow_the_metric(
