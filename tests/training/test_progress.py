@@ -86,7 +86,7 @@ def test_a_terminal_shows_the_steps_of_each_epoch_and_clears_them(
 def test_a_log_has_one_line_an_epoch(
     workspace: Path, compose: Compose, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tiny(compose, "model=lm", "output_dir=logged"))
+    train(tiny(compose, "model=tiny_lm", "output_dir=logged"))
 
     printed = capsys.readouterr()
     assert_one_line_an_epoch(printed.out)
