@@ -90,9 +90,9 @@ def compare(config: Config) -> Comparison:
             compared, config.data, commit, settings, pictures, folder / "figures", links, known
         )
         (folder / "index.html").write_text(page)
-        cards = report.model_cards(
-            compared, config.recipe.name, split.image_shape, len(split.validation.labels)
-        )
+        folds, count = config.data.folds, len(split.validation.labels)
+        held_out = f"1 of {folds} folds" if folds else f"{count:,} examples"
+        cards = report.model_cards(compared, config.recipe.name, split.image_shape, held_out)
         event_log.write(folder, _events(compared, cards, commit, settings, known))
     return compared
 

@@ -191,7 +191,7 @@ def test_the_pages_show_the_columns_of_their_place(
     pictures: list[Picture], gallery_folder: Path, compose: Compose
 ) -> None:
     text = html.unescape(page(TWO_MODELS, pictures, gallery_folder, compose))
-    cards = report.model_cards(TWO_MODELS, "fast", [28, 28, 1], 100)
+    cards = report.model_cards(TWO_MODELS, "fast", [28, 28, 1], "100 examples")
 
     heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', text)
     for column in COLUMNS:
@@ -338,7 +338,7 @@ def test_a_class_without_test_images_is_no_weak_class(tmp_path: Path, compose: C
         assert [row[0] for row in table_rows(text, "F1 of each class")[1:]] == CLASSES[:8]
         assert "No test image is of 2 of the 10 classes" in text
         assert "with the lowest F1" not in text
-        (card, _) = report.model_cards(comparison, "fast", [28, 28, 1], 100).values()
+        (card, _) = report.model_cards(comparison, "fast", [28, 28, 1], "100 examples").values()
         assert "Weakest classes by recall: 0 (100.0 %), 1 (100.0 %), 2 (100.0 %)" in card
 
 
@@ -362,7 +362,7 @@ def test_pages_on_many_classes_name_a_few(tmp_path: Path, compose: Compose) -> N
     assert len(table_rows(text, "F1 of each class")) == 1 + report.MOST_CLASSES
     assert "The 20 of 100 classes with the lowest F1" in text
     assert "colours are per cent of the row" in text
-    (card,) = report.model_cards(comparison, "fast", [8, 8, 3], 100).values()
+    (card,) = report.model_cards(comparison, "fast", [8, 8, 3], "100 examples").values()
     assert "into 100 classes: " in card
     assert f"number {report.MOST_CLASSES - 1}, ...\n" in card
     assert len(card) < 5000  # characters that MLflow's databases keep

@@ -121,11 +121,17 @@ def html(
 
 
 def model_cards(
-    comparison: Comparison, recipe: str, image_shape: Sequence[int], validation_examples: int
+    comparison: Comparison, recipe: str, image_shape: Sequence[int], held_out: str
 ) -> dict[str, str]:
     """What users of each model should know, in Markdown, by the key of the run that trained it.
 
     After Mitchell et al., "Model cards for model reporting" (2019). The cards name what is unknown.
+
+    Args:
+        comparison: of the models.
+        recipe: its name.
+        image_shape: height, width, channels.
+        held_out: what was held out for validation, such as "100 examples".
     """
     results = {result.training["run"]: result for result in comparison.results}
     cards = {}
@@ -141,7 +147,7 @@ def model_cards(
             most_classes=MOST_CLASSES,
             recipe=recipe,
             image_shape=image_shape,
-            validation_examples=validation_examples,
+            held_out=held_out,
             provenance=_provenance(result),
             examples=comparison.verdict.examples,
             headline=verdict_text.headline(comparison.verdict),
