@@ -171,7 +171,7 @@ def measure(plan: Plan, output: Path) -> None:
         print(f"{search}: best {studies[search].best_value:.4f}")
     fresh: dict[Search | None, list[float]] = {}
     for one in (None, *studies):
-        name = f"{plan.name}-{one}"
+        name = f"{plan.name}-{one or 'plain'}"
         fresh[one] = train(plan, name, f"+experiment={name}" if one else f"model={plan.model}")
         print(f"{name}, fresh seeds: {', '.join(f'{value:.4f}' for value in fresh[one])}")
     output.mkdir(parents=True, exist_ok=True)

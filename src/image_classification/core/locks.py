@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from image_classification.core.errors import UserError
+
+TRIES = 3  # a holder may end, and remove the file, while another process looks at it
 
 
 @contextmanager
@@ -25,17 +27,23 @@ def locked(path: Path, work: str = "", wait: bool = True) -> Iterator[None]:
     lock = FileLock(path, on_acquired=_write_process_id)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        while not lock.is_locked:
+        for left in reversed(range(TRIES)):
             try:
                 lock.acquire(blocking=False)
+                break
             except Timeout:
-                with suppress(FileNotFoundError):  # its holder has just ended: try again
+                try:
                     holder = f"process {path.read_text() or 'unknown'} {work}"
-                    if not wait:
-                        raise UserError(f"{holder}: wait until it ends") from None
-                    if work:
-                        print(f"{holder}: waiting for it to end", flush=True)
-                    lock.acquire()
+                except FileNotFoundError:
+                    if left:  # its holder has just ended
+                        continue
+                    raise  # it can't be made
+                if not wait:
+                    raise UserError(f"{holder}: wait until it ends") from None
+                if work:
+                    print(f"{holder}: waiting for it to end", flush=True)
+                lock.acquire()
+                break
     except OSError as error:
         raise UserError(f"{path} can't be locked: {error.strerror or error}") from error
     try:
