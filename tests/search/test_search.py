@@ -356,3 +356,7 @@ def test_there_are_as_many_pictures_as_there_is_to_show(
         drawn = figures.figures(found, search.metric)
     pyplot.close("all")
     assert list(drawn) == ["history", "epochs", "importances", "parallel_coordinates"]
+    titles = [
+        figure.axes[0].get_title(loc) for figure in drawn.values() for loc in ("left", "right")
+    ]
+    assert not any(titles)  # the one in the middle would overlap them

@@ -5,6 +5,7 @@ import warnings
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as drawn
@@ -29,7 +30,9 @@ def figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
         axes = drawn.plot_optimization_history(study, target_name=metric)
         made["history"] = _named(axes, "Every trial, and the best so far")
         axes = drawn.plot_intermediate_values(study)
-        axes.set(xlabel="epoch, from 0", ylabel=metric)
+        axes.set(xlabel="epoch", ylabel=metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_formatter(lambda step, _: f"{step + 1:.0f}")  # steps begin at 0
         made["epochs"] = _named(axes, "Every trial by epoch; those cut short were pruned", False)
         if len({trial.value for trial in done}) >= FEWEST_DISTINCT:
             evaluator = PedAnovaImportanceEvaluator()
@@ -42,6 +45,7 @@ def figures(study: optuna.Study, metric: str) -> dict[str, Figure]:
 
 
 def _named(axes: Axes, title: str, legend: bool = True) -> Figure:
+    axes.set_title("", loc="left")  # where Optuna puts one of its own
     axes.set_title(title)
     shown = axes.get_legend()
     if shown and not legend:
