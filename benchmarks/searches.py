@@ -170,9 +170,14 @@ def measure(plan: Plan, output: Path) -> None:
         studies[search] = make(search, plan)
         print(f"{search}: best {studies[search].best_value:.4f}")
     fresh: dict[Search | None, list[float]] = {}
+    known: dict[str, list[float]] = {}  # by settings: what is done is not trained again
     for one in (None, *studies):
         name = f"{plan.name}-{one or 'plain'}"
-        fresh[one] = train(plan, name, f"+experiment={name}" if one else f"model={plan.model}")
+        settings = str(studies[one].best_params) if one else ""
+        if settings not in known:
+            best = f"+experiment={name}" if one else f"model={plan.model}"
+            known[settings] = train(plan, name, best)
+        fresh[one] = known[settings]
         print(f"{name}, fresh seeds: {', '.join(f'{value:.4f}' for value in fresh[one])}")
     output.mkdir(parents=True, exist_ok=True)
     trials = table(studies)

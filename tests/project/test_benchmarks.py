@@ -5,12 +5,14 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import machine
+import pandas as pd
 import pytest
 from conftest import ROOT, Project
 from growth import slope
@@ -109,6 +111,25 @@ def test_growth_is_measured_to_the_end_and_drawn(trained: Project, tmp_path: Pat
     assert float(rows["dvc repro"][1]) < float(rows["train"][1])
     assert picture.stat().st_size > 10_000
     assert not (trained.root / "benchmarks/.unfinished/growth-smoke").exists()
+
+
+@pytest.mark.slow
+def test_searches_spend_one_budget_and_their_best_are_trained_again(
+    split_project: Project, empty_store: Path, tmp_path: Path
+) -> None:
+    shutil.copy(empty_store, split_project.root)
+    plan = ("--model", "tiny_lm", "--epochs", "1", "--budget", "2", "--repetitions", "2")
+    command = (sys.executable, "benchmarks/searches.py", *plan, "--fresh", "2")
+
+    split_project.must(*command, "--output", str(tmp_path))
+
+    trials = pd.read_csv(tmp_path / "trials.csv")
+    assert trials.groupby(["search", "seed"])["epochs"].sum().tolist() == [2, 2, 2, 2]
+    page = (tmp_path / "searches.md").read_text()
+    for name in ("none: the recipe as it comes", "optuna-0", "random-0", "optuna-1", "random-1"):
+        assert f"| {name} |" in page
+    assert page.count("95 % interval") == 2
+    assert (tmp_path / "searches.png").stat().st_size > 10_000
 
 
 def test_a_slope_is_that_of_the_end_on_logarithmic_axes() -> None:
