@@ -167,9 +167,10 @@ def _settings(config: Config) -> dict[str, Any]:
         "seeds": config.seeds,
         "data.name": config.data.name,
         "recipe.name": config.recipe.name,
-        "compare.metric": config.compare.metric,
-        "promotion.name": config.promotion.name,
     }
+    used = {"compare.metric": config.compare.metric, "promotion.name": config.promotion.name}
+    # A null stays one: with its value in place, the report's own command would compare anew.
+    given |= {key: value for key, value in used.items() if params.get(key) is not None}
     return {key: value for key, value in (params | given).items() if value is not None}
 
 
