@@ -169,8 +169,9 @@ def _settings(config: Config) -> dict[str, Any]:
         "recipe.name": config.recipe.name,
     }
     used = {"compare.metric": config.compare.metric, "promotion.name": config.promotion.name}
+    named = {word.partition("=")[0] for word in sys.argv[1:]}
     # A null stays one: with its value in place, the report's own command would compare anew.
-    given |= {key: value for key, value in used.items() if params.get(key) is not None}
+    given |= {key: used[key] for key in used if params.get(key) is not None or key in named}
     return {key: value for key, value in (params | given).items() if value is not None}
 
 

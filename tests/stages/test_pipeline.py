@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import sys
 from pathlib import Path
 
 import mlflow
@@ -227,7 +228,10 @@ def test_a_comparison_records_the_metric_and_the_gate_that_it_used(
     """The command line may say otherwise than params.yaml."""
     monkeypatch.chdir(configuration)
 
-    used = compare._settings(compose("compare.metric=f1_macro", "promotion.name=none"))
+    words = ("compare.metric=f1_macro", "promotion.name=none")
+    monkeypatch.setattr(sys, "argv", ["compare", *words])
+
+    used = compare._settings(compose(*words))
 
     assert (used["compare.metric"], used["promotion.name"]) == ("f1_macro", "none")
 
