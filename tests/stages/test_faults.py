@@ -14,8 +14,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import psutil
@@ -414,6 +415,11 @@ def test_make_ui_listens_at_the_given_address_and_else_on_this_machine_only(
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": "", "MLFLOW_WORKERS": "1"}
     ui = start(root, "make", "ui", f"PORT={port}", *given, **quiet)
 
+    def connections(process: psutil.Process) -> list[Any]:
+        with suppress(psutil.NoSuchProcess):  # one that MLflow started for a moment
+            return list(process.net_connections("inet"))
+        return []
+
     def answers() -> bool:
         assert ui.poll() is None
         try:
@@ -428,7 +434,7 @@ def test_make_ui_listens_at_the_given_address_and_else_on_this_machine_only(
         listening = {
             connection.laddr
             for process in processes
-            for connection in process.net_connections("inet")
+            for connection in connections(process)
             if connection.status == psutil.CONN_LISTEN
         }
     finally:
