@@ -53,8 +53,11 @@ Once = Callable[[str, Callable[[Path], object]], Path]
 # A job in the background ignores Ctrl-C, and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Set by MLflow and DVC for what they start: here each project stands for itself.
-TOOLS = ("DVC_ROOT", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")
+# Set by MLflow, DVC and make for what they start: here each project stands for itself.
+TOOLS = (
+    *("DVC_ROOT", "MAKEFLAGS", "MAKELEVEL"),
+    *("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"),
+)
 for variable in TOOLS:
     os.environ.pop(variable, None)
 
