@@ -19,6 +19,7 @@ from image_classification.core import paths, readers, tables
 from image_classification.core.config import Config
 from image_classification.core.errors import UserError
 from image_classification.core.files import atomic_folder
+from image_classification.core.hardware import hardware
 from image_classification.data.arrays import Examples, Split
 from image_classification.data.splits import split_for_run
 from image_classification.evaluation import captions, corruptions, figures, metrics
@@ -52,7 +53,7 @@ class Evaluation:
     validation: as `probabilities`, of the validation images.
     robustness: columns corruption, strength (0 for clean images), accuracy (0 to 1).
     costs: parameters, model_bytes (of the file), fit_seconds, and `microseconds_batch_…`, the time
-        per image in batches of that size.
+        per image in batches of that size on this machine.
     unlabelled: as `probabilities`, of the images without labels; None if the data has none.
     """
 
@@ -173,7 +174,7 @@ def _write_tables(
     """The names are those of the test images' files; empty for data without files."""
     for name, values in (
         (paths.METRICS_FILE, evaluation.metrics),
-        (paths.COSTS_FILE, evaluation.costs),
+        (paths.COSTS_FILE, {**evaluation.costs, "machine": hardware()}),
     ):
         (folder / name).write_text(json.dumps(values, indent=2) + "\n")
     evaluation.robustness.to_csv(folder / paths.ROBUSTNESS_FILE, index=False)

@@ -764,7 +764,8 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Examples:
         "layer,type,output_shape,parameters\nscaling,Rescaling,28 x 28 x 1,0\n"
     )
     (evaluation / paths.METRICS_FILE).write_text('{"test_accuracy": 0.5}')
-    (evaluation / paths.COSTS_FILE).write_text('{"model_bytes": 5}')
+    costs = dict.fromkeys(readers.COSTS, 5.0)
+    (evaluation / paths.COSTS_FILE).write_text(json.dumps({**costs, "machine": "this"}))
     rows = "".join(f"{i},a,b,0.25,0.75\n" for i in range(5))
     (evaluation / paths.PREDICTIONS).mkdir()
     (evaluation / paths.TEST_FILE).write_text(
@@ -840,7 +841,7 @@ def test_results_of_a_run(results: Examples) -> None:
         else:
             assert result.probabilities.shape == (5, 2)
             assert np.isfinite(result.probabilities).all()
-            assert np.isfinite([*result.metrics.values(), *result.costs.values()]).all()
+            assert np.isfinite([*result.metrics.values(), *result.numbers().values()]).all()
             assert isinstance(result.training["run"], str)
             assert result.robustness_means() is not None
 
@@ -862,7 +863,16 @@ def test_results_of_a_run(results: Examples) -> None:
         ("runs/cnn-0/layers.csv", "layer\nx\n", "lacks the column type"),
         ("evaluations/cnn-0/metrics.json", '{"x": NaN}', "x must be a finite number, is nan"),
         ("evaluations/cnn-0/metrics.json", '{"x": true}', "x must be a finite number, is True"),
-        ("evaluations/cnn-0/costs.json", '{"x": 1e400}', "x must be a finite number, is inf"),
+        (
+            "evaluations/cnn-0/costs.json",
+            '{"parameters": 1e400}',
+            "parameters must be a finite number, is inf",
+        ),
+        (
+            "evaluations/cnn-0/costs.json",
+            json.dumps(dict.fromkeys(readers.COSTS, 5.0)),
+            "machine must be a string",
+        ),
         ("evaluations/cnn-0/predictions/test.csv", "probability_a\n1\n", "lacks the column"),
         (
             "evaluations/cnn-0/predictions/test.csv",

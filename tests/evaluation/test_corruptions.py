@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from conftest import tiny_examples
@@ -27,6 +29,19 @@ def test_a_corruption_is_the_same_each_time_and_grows_with_its_strength(kind: st
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_strength_zero_changes_nothing(kind: str) -> None:
     assert np.array_equal(CORRUPTIONS[kind].apply(IMAGES, 0), IMAGES)
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_corrupting_takes_little_more_memory_than_the_images(kind: str) -> None:
+    images = np.resize(IMAGES, (64, 128, 128, 3))
+    corruption = CORRUPTIONS[kind]
+    tracemalloc.start()
+
+    corruption.apply(images, corruption.strengths[-1])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 3 * images.nbytes
 
 
 def test_a_shift_moves_the_image_by_the_share_of_its_width() -> None:

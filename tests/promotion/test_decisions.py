@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,6 +82,7 @@ def make_run(config: Config) -> MakeRun:
         data: str = "old.dir",
         parameters: int = 1000,
         microseconds: float = 100.0,
+        machine: str = "this",
     ) -> Candidate:
         candidate = Candidate(model, seed, key or f"key of {model}-{seed}")
         run, evaluation = paths.RUNS / candidate.run, paths.EVALUATIONS / candidate.run
@@ -92,8 +94,9 @@ def make_run(config: Config) -> MakeRun:
         training |= {"parameters": parameters, "provenance": {"dvc.data": data}}
         (run / paths.TRAINING_FILE).write_text(json.dumps(training))
         (evaluation / paths.METRICS_FILE).write_text('{"validation_calibration_error": 0.01}')
-        costs: dict[str, float] = {"parameters": parameters, "model_bytes": 1000}
+        costs: dict[str, Any] = {"parameters": parameters, "model_bytes": 1000, "fit_seconds": 1.0}
         costs |= {f"microseconds_batch_{size}": microseconds for size in (1, 256)}
+        costs |= {"machine": machine}
         (evaluation / paths.COSTS_FILE).write_text(json.dumps(costs))
         split = split_for_run(paths.SPLIT, config.data, seed)
         labels = np.asarray(split.validation.labels, int)
@@ -171,8 +174,23 @@ def test_what_costs_less_to_run_replaces_what_is_no_better(
 ) -> None:
     decisions.decide(ask(make_run("cnn", range(20))), config)
     slim = make_run("slim", range(20), parameters=900, microseconds=70.0)
+    elsewhere = make_run("slim_1", range(20), parameters=900, microseconds=70.0, machine="faster")
 
+    refused = decisions.decide(ask(elsewhere), config).record
+    assert refused
+    assert refused.reason.endswith("% cheaper to run (they were timed on different machines)")
     assert decisions.decide(ask(slim), config).decision == PROMOTED
+
+
+def test_a_champion_of_a_record_that_names_no_machine_is_no_slower(
+    config: Config, make_run: MakeRun
+) -> None:
+    decisions.decide(ask(make_run("cnn", range(20))), config)
+    file = records.file_of("mnist")
+    file.write_text(file.read_text().replace('"machine"', '"other"'))
+    slim = make_run("slim", range(20), parameters=900, microseconds=70.0)
+
+    assert decisions.decide(ask(slim), config).decision == REFUSED
 
 
 def test_a_champion_whose_folders_hold_a_later_run_is_still_compared(

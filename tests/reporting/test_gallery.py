@@ -63,7 +63,7 @@ def a_result(model: str, seed: int, wrong: int) -> Result:
         recipe={"name": "fast", "precision": "bfloat16", "augmentation": AUGMENTATION},
         training={"run": f"key-of-{model}-{seed}", "provenance": {"precision": "float32"}},
         metrics=NUMBERS,
-        costs={},
+        costs={"machine": "a processor, 2 cores"},
         history=pd.DataFrame(
             {"epoch": [0, 1], "accuracy": 0.8, "val_accuracy": 0.9, "loss": 0.5, "val_loss": 0.4}
         ),
@@ -185,6 +185,17 @@ def test_a_picture_goes_to_its_section_after_those_before_it(
     costs = text[text.index('<h2 id="costs">') : text.index('<h2 id="reproduce">')]
     assert re.findall(r"alternative text \d", text) == ["alternative text 1", "alternative text 2"]
     assert re.findall(r"alternative text \d", costs) == ["alternative text 1", "alternative text 2"]
+
+
+def test_the_costs_say_which_machine_they_were_timed_on(tmp_path: Path) -> None:
+    elsewhere = replace(TWO_MODELS.results[0], costs={"machine": "another"})
+    mixed = replace(TWO_MODELS, results=[elsewhere, *TWO_MODELS.results[1:]])
+
+    (one,) = (found for found in draw(TWO_MODELS, tmp_path) if found.name == "costs")
+    (several,) = (found for found in draw(mixed, tmp_path) if found.name == "costs")
+
+    assert one.caption.endswith("Timed on a processor, 2 cores.")
+    assert several.caption.endswith("so their times are not comparable.")
 
 
 def test_the_pages_show_the_columns_of_their_place(

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from conftest import ROOT, Compose
 
-from image_classification.core import paths
+from image_classification.core import hardware, paths
 from image_classification.core.errors import UserError
 from image_classification.tracking import provenance
 
@@ -91,7 +91,7 @@ def test_a_machine_is_its_processor_memory_system_and_packages(
     file = tmp_path / "cpuinfo"
     if information:
         file.write_text(information)
-    monkeypatch.setattr(provenance, "Path", {"/proc/cpuinfo": file}.__getitem__)
+    monkeypatch.setattr(hardware, "Path", {"/proc/cpuinfo": file}.__getitem__)
     monkeypatch.setattr(platform, "processor", lambda: processor)
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     monkeypatch.setattr(

@@ -30,7 +30,7 @@ class Result:
     recipe: dict[str, Any]
     training: dict[str, Any]
     metrics: dict[str, float]
-    costs: dict[str, float]
+    costs: dict[str, Any]
     history: pd.DataFrame
     layers: pd.DataFrame
     per_class: pd.DataFrame
@@ -77,7 +77,7 @@ def read_result(model: str, seed: int, examples: int, classes: list[str]) -> Res
         recipe=recipe,
         training=readers.read_training(training / paths.TRAINING_FILE, train_again),
         metrics=readers.read_numbers(evaluation / paths.METRICS_FILE, None, evaluate_again),
-        costs=readers.read_numbers(evaluation / paths.COSTS_FILE, None, evaluate_again),
+        costs=readers.read_costs(evaluation / paths.COSTS_FILE, evaluate_again),
         history=tables.read_history(training / paths.HISTORY_FILE, train_again),
         layers=tables.read_layers(training / paths.LAYERS_FILE, train_again),
         per_class=tables.read_table(

@@ -164,6 +164,11 @@ def explanation(verdict: Verdict) -> str:
             "method, which has slightly more power: a difference can be significant (p below 0.05) "
             "although its interval includes 0."
         )
+    if verdict.runs == 1 and verdict.metric == "accuracy":
+        lines.append(
+            "McNemar's exact test is slightly stricter than Tango's interval: a difference whose "
+            "interval just excludes 0 may not be significant."
+        )
     if verdict.runs > 1:
         lines.append(
             "The variance over seeds is pooled over the models, unless they differ in it. P is the "

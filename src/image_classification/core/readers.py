@@ -12,6 +12,10 @@ from image_classification.core.errors import UserError
 
 LARGEST_MAPPING = 2**18  # bytes of a JSON or YAML file
 MOST_VALUES = 100_000  # in such a file, with YAML's aliases expanded
+COSTS = (  # the numbers in a file of costs
+    *("parameters", "model_bytes", "fit_seconds"),
+    *("microseconds_batch_1", "microseconds_batch_256"),
+)
 DEEPEST = 20  # mappings and lists within each other
 
 
@@ -72,6 +76,14 @@ def read_training(path: Path, hint: str) -> dict[str, Any]:
     if not isinstance(training.get("provenance"), dict):
         raise UserError(f"{path}: provenance must be a mapping: {hint}")
     return training
+
+
+def read_costs(path: Path, hint: str) -> dict[str, Any]:
+    """What `evaluate` measured of a model's costs; see `paths.COSTS_FILE`."""
+    costs = read_numbers(path, COSTS, hint)
+    if not isinstance(costs.get("machine"), str):
+        raise UserError(f"{path}: machine must be a string: {hint}")
+    return {key: costs[key] for key in (*COSTS, "machine")}
 
 
 def _bytes(path: Path, most: int) -> bytes:

@@ -60,23 +60,24 @@ def rotation(images: Images, degrees: float) -> Images:
 
 def noise(images: Images, deviation: float) -> Images:
     """Add normal noise whose deviation is a share of the range from black to white."""
-    drawn = np.random.default_rng(0).normal(0, 255 * deviation, images.shape)
-    return _pixels(images + drawn)
+    generator = np.random.default_rng(0)
+    return _each(images, lambda image: image + generator.normal(0, 255 * deviation, image.shape))
 
 
 def blur(images: Images, share: float) -> Images:
     """Blur each image by a Gaussian whose deviation is a share of the image's width."""
     width = share * images.shape[2]
-    blurred = scipy.ndimage.gaussian_filter(
-        images.astype(np.float32), (0, width, width, 0), mode="nearest"
+    return _each(
+        images,
+        lambda image: scipy.ndimage.gaussian_filter(
+            image.astype(np.float32), (width, width, 0), mode="nearest"
+        ),
     )
-    return _pixels(blurred)
 
 
 def contrast(images: Images, lost: float) -> Images:
     """Move each pixel towards the mean of its image, by a share of the way."""
-    means = images.mean(axis=(1, 2, 3), keepdims=True)
-    return _pixels(images + lost * (means - images))
+    return _each(images, lambda image: image + lost * (image.mean() - image))
 
 
 CORRUPTIONS = {
@@ -100,6 +101,9 @@ def graded(images: Images) -> Iterator[tuple[str, float, Images]]:
             yield kind, strength, corruption.apply(images, strength)
 
 
-def _pixels(values: NDArray[np.floating]) -> Images:
-    pixels: Images = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return pixels
+def _each(images: Images, change: Callable[[Images], NDArray[np.floating]]) -> Images:
+    """Change one image at a time, since all of them as floats would fill the memory."""
+    changed = np.empty_like(images)
+    for number, image in enumerate(images):
+        changed[number] = np.clip(np.rint(change(image)), 0, 255)
+    return changed

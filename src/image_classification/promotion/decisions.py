@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class SharedExamples:
     rows: NDArray[np.integer]
     sha256: str
     champion: NDArray[np.integer]
-    numbers: dict[str, float]
+    numbers: dict[str, Any]
     note: str = ""
 
 
@@ -170,7 +171,7 @@ def _intersection(
     evaluated: EvaluatedRun,
     validation_set: ValidationSet,
     answers: NDArray[np.integer],
-    numbers: dict[str, float],
+    numbers: dict[str, Any],
 ) -> SharedExamples:
     digests, rows, others = np.intersect1d(
         evaluated.validation_set.digests, validation_set.digests, return_indices=True

@@ -22,7 +22,7 @@ from image_classification.evaluation import metrics
 from image_classification.promotion.candidates import Candidate
 from image_classification.promotion.records import JudgedRun, Validation
 
-COSTS = ("parameters", "model_bytes", "microseconds_batch_1", "microseconds_batch_256")
+COSTS = ("parameters", "model_bytes", "microseconds_batch_1", "microseconds_batch_256", "machine")
 WEIGHTS = "model.weights.h5"  # within a file of Keras' format
 AT_ONCE = 1000  # images that are read at a time
 
@@ -68,7 +68,7 @@ class EvaluatedRun:
     judged: JudgedRun
     validation_set: ValidationSet
     predicted: NDArray[np.integer]
-    numbers: dict[str, float]
+    numbers: dict[str, Any]
 
 
 def hash_of(digests: NDArray[np.uint64]) -> str:
@@ -103,7 +103,7 @@ def of_run(candidate: Candidate, data: DataConfig, version: int | None) -> Evalu
     predicted = _read_predicted(evaluation / paths.VALIDATION_FILE, validation_set, again)
     validation = ("validation_calibration_error",)
     scores = readers.read_numbers(evaluation / paths.METRICS_FILE, validation, again)
-    costs = readers.read_numbers(evaluation / paths.COSTS_FILE, COSTS, again)
+    costs = readers.read_costs(evaluation / paths.COSTS_FILE, again)
     judged = JudgedRun(
         run=candidate.run,
         model=candidate.model,

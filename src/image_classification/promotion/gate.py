@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from image_classification.comparison.verdict import SIGNIFICANCE
 from image_classification.core.config import PromotionConfig
@@ -15,15 +16,16 @@ class Evidence:
     """What is known of a candidate and of the champion.
 
     candidate: accuracy, worst_class_recall and calibration_error on validation (0 to 1),
-        microseconds_batch_1 and microseconds_batch_256 (for an image), model_bytes, parameters.
+        microseconds_batch_1 and microseconds_batch_256 (for an image), model_bytes, parameters,
+        and the machine on which it was timed; not of old records.
     champion: the same; None without a standing champion.
     paired: both on the same validation examples; None if there are none to compare them on.
     chosen_from: how many runs the candidate is the best of, on these examples.
     reason: a person's; None without one.
     """
 
-    candidate: Mapping[str, float]
-    champion: Mapping[str, float] | None
+    candidate: Mapping[str, Any]
+    champion: Mapping[str, Any] | None
     paired: PairedComparison | None
     chosen_from: int
     reason: str | None
@@ -62,10 +64,12 @@ def decide(evidence: Evidence, settings: PromotionConfig) -> Decision:
             f"requires more than {settings.margin:+g}",
         )
     if not grounds:
+        timed = _same_machine(evidence.candidate, evidence.champion)
+        known = "" if timed else " (they were timed on different machines)"
         return Decision(
             False,
             "no worse, but no reason to change: neither significantly better (adjusted "
-            f"p = {adjusted(evidence):.2g}) nor {settings.cheaper:g} % cheaper to run",
+            f"p = {adjusted(evidence):.2g}) nor {settings.cheaper:g} % cheaper to run{known}",
         )
     return Decision(True, "; ".join(grounds))
 
@@ -96,17 +100,20 @@ def adjusted(evidence: Evidence) -> float:
     return min(1.0, evidence.paired.p_value * evidence.chosen_from)
 
 
-def is_cheaper(
-    candidate: Mapping[str, float], champion: Mapping[str, float], percent: float
-) -> bool:
+def is_cheaper(candidate: Mapping[str, Any], champion: Mapping[str, Any], percent: float) -> bool:
     """Whether a prediction takes that much less time, one at a time and in batches.
 
     Never with the same number of parameters: a retrained model that is measured faster was only
-    measured at a better moment.
+    measured at a better moment. Nor where the two were timed on different machines.
     """
-    if candidate["parameters"] == champion["parameters"]:
+    if candidate["parameters"] == champion["parameters"] or not _same_machine(candidate, champion):
         return False
     return all(candidate[key] <= (1 - percent / 100) * champion[key] for key in TIMES)
+
+
+def _same_machine(candidate: Mapping[str, Any], champion: Mapping[str, Any]) -> bool:
+    """Whether both are known to have been timed on the same kind of machine."""
+    return bool(candidate["machine"] == champion.get("machine"))
 
 
 def _grounds(evidence: Evidence, settings: PromotionConfig) -> list[str]:

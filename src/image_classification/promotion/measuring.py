@@ -4,6 +4,7 @@ from pathlib import Path
 
 from image_classification.core.errors import UserError
 from image_classification.core.files import sha256
+from image_classification.core.hardware import hardware
 from image_classification.evaluation.latency import latencies
 from image_classification.models import saved
 from image_classification.models.prediction import predict
@@ -29,6 +30,6 @@ def measure(judged: JudgedRun, path: Path, validation_set: ValidationSet) -> Eva
         raise UserError(f"{judged.run} takes other images or classes: {hint}")
     probabilities = predict(model, images)
     costs = {"parameters": model.count_params(), "model_bytes": path.stat().st_size}
-    times = latencies(model, images)
+    times = {**latencies(model, images), "machine": hardware()}
     numbers = {**evidence.of_probabilities(validation_set, probabilities), **costs, **times}
     return EvaluatedRun(judged, validation_set, probabilities.argmax(axis=1), numbers)

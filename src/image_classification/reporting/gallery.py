@@ -24,6 +24,7 @@ from image_classification.reporting import figures
 
 SHEET = 20  # images on a sheet
 COST_AXES = ("microseconds_batch_1", "microseconds_batch_256")  # columns of the leaderboard
+DIFFERENT_MACHINES = "The runs were timed on different machines, so their times are not comparable."
 
 Section = Literal[
     "verdict",
@@ -296,12 +297,14 @@ def _robustness(comparison: Comparison) -> tuple[Picture, Figure]:
 def _costs(comparison: Comparison) -> tuple[Picture, Figure]:
     titles = {column.key: column.title for column in leaderboard.COLUMNS}
     name = verdict_text.metric_name(comparison.verdict)
+    machines = {result.costs["machine"] for result in comparison.results}
+    timed = f"Timed on {machines.pop()}." if len(machines) == 1 else DIFFERENT_MACHINES
     picture = Picture(
         "costs",
         "costs",
         f"Test {name} against the time per image, one at a time and in batches of 256; a line "
         f"joins the models that no other beats in both {name} and time.",
-        f"The line joins the models that no other beats in both {name} and time.",
+        f"The line joins the models that no other beats in both {name} and time. {timed}",
     )
     means = comparison.means().reset_index()
     axes = {key: titles[key] for key in COST_AXES}

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import platform
-import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +13,7 @@ from image_classification.core import paths, readers
 from image_classification.core.backend import backend
 from image_classification.core.config import Config, defining
 from image_classification.core.errors import UserError
+from image_classification.core.hardware import hardware
 
 SOURCES = ["src", "conf", "params.yaml", "dvc.yaml", "requirements.lock"]
 PACKAGES = ("tensorflow", "keras", "numpy")
@@ -38,16 +37,10 @@ def commit(ignore: str | None = None) -> dict[str, str]:
 
 def machine() -> str:
     """The processor, cores, memory, system and versions that a result may depend on, in a line."""
-    information = Path("/proc/cpuinfo")
-    found = re.search(
-        r"model name\s*: (.*)", information.read_text() if information.exists() else ""
-    )
-    processor = found[1] if found else platform.processor() or platform.machine()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in _packages())
     system = f"{platform.system()}, Python {platform.python_version()}"
-    return f"{processor}, {cores} cores, {memory:.0f} GiB, {system}, {packages}"
+    return f"{hardware()}, {memory:.0f} GiB, {system}, {packages}"
 
 
 def of_training(config: Config, data_hash: str) -> dict[str, str]:
