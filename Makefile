@@ -120,7 +120,7 @@ audit: $(INSTALLED)  ## check the locked packages for known vulnerabilities (ask
 		--progress-spinner off --desc on --aliases on \
 		$$(sed -nE 's/^([A-Z]\S+).*/--ignore-vuln \1/p' docs/accepted-vulnerabilities.txt) 2> >(tail -n 1 >&2)
 
-bench: $(INSTALLED)  ## measure speed against a bare Keras loop (1 to 2 hours; after `make repro`; resumes after a kill)
+bench: $(INSTALLED)  ## measure speed against a plain Keras loop (1 to 2 hours; after `make repro`; resumes after a kill)
 	@$(ALONE); exec python benchmarks/run.py
 
 bench-quick: $(INSTALLED)  ## the same on less data (10 to 15 minutes)

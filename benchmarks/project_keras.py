@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument(
-        "--examples", type=int, help="train on so many and do not validate, as in the bare loop"
+        "--examples", type=int, help="train on so many and do not validate, as in the plain loop"
     )
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--precision", help="instead of the recipe's")

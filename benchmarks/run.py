@@ -35,7 +35,7 @@ from image_classification.data.arrays import load_split
 
 PEERS = ("nn", "cnn", "dcnn")  # the models of peer_torch.py
 WEIGHED = ("nn", "dcnn")  # whose stages' memory is measured
-STUDY_EPOCHS = 20  # of the bare loop, to its published accuracy
+STUDY_EPOCHS = 20  # of the plain loop, to its published accuracy
 ASKED_NATIVE, ASKED_ELSEWHERE = (
     10,
     8,
@@ -137,9 +137,9 @@ class Epochs:
 
 
 def sides_of(model: str) -> list[str]:
-    """The scripts that train a model: the bare loop, the project and, if installed, PyTorch."""
+    """The scripts that train a model: the plain loop, the project and, if installed, PyTorch."""
     peers = ["peer_torch.py"] if importlib.util.find_spec("torch") and model in PEERS else []
-    return ["bare_keras.py", "project_keras.py", *peers]
+    return ["plain_keras.py", "project_keras.py", *peers]
 
 
 def epoch_of(model: str, bench: Bench) -> Epochs:
@@ -181,8 +181,8 @@ def _recipe_head(bench: Bench) -> list[str]:
         f"Seconds an epoch at batch 32. Floor: the multiply-adds of training at {rate / 1e9:.0f} "
         "billion a second, this machine's rate for the product of two float32 matrices.",
         "",
-        "| model | examples | bare Keras loop | PyTorch | project | floor "
-        "| bare over project | PyTorch over project | project over floor |",
+        "| model | examples | plain Keras loop | PyTorch | project | floor "
+        "| plain over project | PyTorch over project | project over floor |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
 
@@ -197,23 +197,24 @@ def _recipe_row(bench: Bench, model: str) -> list[str]:
         torch = str(epoch.sides["peer_torch.py"])
         over_torch = f"**{epoch.ratio('peer_torch.py'):.2f}**"
     return [
-        f"| {model} | {examples:,} | {epoch.sides['bare_keras.py']} | {torch} | {project} "
-        f"| {least:.2g} | **{epoch.ratio('bare_keras.py'):.2f}** | {over_torch} "
+        f"| {model} | {examples:,} | {epoch.sides['plain_keras.py']} | {torch} | {project} "
+        f"| {least:.2g} | **{epoch.ratio('plain_keras.py'):.2f}** | {over_torch} "
         f"| {project.median / least:.1f} |"
     ]
 
 
 def same_mathematics(bench: Bench) -> list[Part]:
-    """The losses of the bare loop and of the project on the same examples in the same order."""
+    """The losses of the plain loop and of the project on the same examples in the same order."""
     head = [
         "",
         "### The same mathematics",
         "",
         "Training loss by epoch, from the same seed over the same order of the examples. Rounding "
-        "grows from step to step; the last column shows how much: the bare loop against itself "
+        "grows from step to step; the last column shows how much: the plain loop against itself "
         "with initial weights off at random by about 1e-7 of their size.",
         "",
-        "| model | bare Keras loop | project | relative difference by epoch | bare loop, nudged |",
+        "| model | plain Keras loop | project | relative difference by epoch "
+        "| plain loop, nudged |",
         "|---|---|---|---|---|",
     ]
     rows = [
@@ -230,33 +231,33 @@ def same_mathematics(bench: Bench) -> list[Part]:
 def _mathematics_row(bench: Bench, model: str) -> list[str]:
     effort = bench.effort
     options = ("--examples", str(effort.examples[model]), "--epochs", str(effort.epochs))
-    bare, nudged = (
-        bench.script("bare_keras.py", model, *options, "--given-order", *extra)["loss"]
+    plain, nudged = (
+        bench.script("plain_keras.py", model, *options, "--given-order", *extra)["loss"]
         for extra in ((), ("--nudge",))
     )
     ours = epoch_of(model, bench).losses
-    shown = [", ".join(f"{loss:.5f}" for loss in losses) for losses in (bare, ours)]
+    shown = [", ".join(f"{loss:.5f}" for loss in losses) for losses in (plain, ours)]
     apart = [
-        ", ".join(f"{abs(a - b) / a:.0e}" for a, b in zip(bare, losses, strict=True))
+        ", ".join(f"{abs(a - b) / a:.0e}" for a, b in zip(plain, losses, strict=True))
         for losses in (ours, nudged)
     ]
     return [f"| {model} | {shown[0]} | {shown[1]} | {apart[0]} | {apart[1]} |"]
 
 
 def published_accuracy(bench: Bench) -> list[Part]:
-    """Whole runs of `fast`, against the bare loop's epochs to the published scores."""
+    """Whole runs of `fast`, against the plain loop's epochs to the published scores."""
     effort, everything = bench.effort, len(load_split(paths.SPLIT).train.labels)
     head = [
         "",
         "### To the published accuracy",
         "",
         f"Seconds of a whole `fit` with `fast`, validation included, against {STUDY_EPOCHS} of the "
-        f"bare loop's epochs (medians above, scaled to all {everything:,} examples). `fast` "
+        f"plain loop's epochs (medians above, scaled to all {everything:,} examples). `fast` "
         "computes in the precision of its recipe where the processor has it built in, else in "
         "float32; where it has, float32 is measured as well.",
         "",
-        "| model | computed in | bare Keras loop | `fast` | times as fast | asked | test accuracy, "
-        "mean | its standard deviation | n | published, mean (n) |",
+        "| model | computed in | plain Keras loop | `fast` | times as fast | asked "
+        "| test accuracy, mean | its standard deviation | n | published, mean (n) |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     rows = [
@@ -278,8 +279,8 @@ def _precisions(model: str) -> set[str]:
 
 def _accuracy_rows(bench: Bench, model: str, everything: int) -> list[str]:
     effort = bench.effort
-    bare = epoch_of(model, bench).sides["bare_keras.py"].median
-    bare *= STUDY_EPOCHS * everything / effort.examples[model]
+    plain = epoch_of(model, bench).sides["plain_keras.py"].median
+    plain *= STUDY_EPOCHS * everything / effort.examples[model]
     published = compose().data.published.get(model, [])
     theirs = f"{statistics.mean(published):.4f} ({len(published)})" if published else "-"
 
@@ -297,7 +298,7 @@ def _accuracy_rows(bench: Bench, model: str, everything: int) -> list[str]:
         is_native = "bf16" in processor().capability and not precision
         asked = ASKED_NATIVE if is_native else ASKED_ELSEWHERE
         return used, (
-            f"| {model} | {used} | {bare:.0f} | {fast} | **{bare / fast.median:.1f}** "
+            f"| {model} | {used} | {plain:.0f} | {fast} | **{plain / fast.median:.1f}** "
             f"| {asked} | {statistics.mean(scores):.4f} | {spread} | {len(scores)} "
             f"| {theirs} |"
         )

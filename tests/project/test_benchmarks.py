@@ -85,7 +85,7 @@ def test_every_measurement_ends_with_a_figure_also_after_a_kill(
     assert float(speed[-1].rstrip(" |")) > 1  # nothing is faster than its floor
     assert fast[1] == "float32"
     assert 0.1 < float(fast[6]) <= 1
-    assert all(float(apart) < 1e-3 for apart in losses[3].split(", "))  # from the bare loop's
+    assert all(float(apart) < 1e-3 for apart in losses[3].split(", "))  # from the plain loop's
     for measured in (
         "import TensorFlow",
         "import MLflow",
