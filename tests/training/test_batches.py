@@ -45,6 +45,18 @@ def test_batches_that_are_all_full_leave_no_rest() -> None:
     assert (len(groups), groups.steps_per_epoch) == (3, 5)
 
 
+def test_groups_are_of_one_size_if_that_keeps_them_more_than_half_as_large() -> None:
+    def sizes(batch_size: int, steps: int) -> list[int]:
+        groups = BatchGroups(EXAMPLES, batch_size, steps, seed=3)
+        return [len(labels) for _, labels in groups.epoch(0)]
+
+    assert sizes(batch_size=5, steps=4) == [20, 20, 10]  # 2 divides 10 batches, but is half of 4
+    assert sizes(batch_size=5, steps=7) == [25, 25]
+    assert sizes(batch_size=7, steps=6) == [42, 7, 1]  # 7 batches can't be divided
+    assert sizes(batch_size=8, steps=4) == [24, 24, 2]  # 6 batches
+    assert sizes(batch_size=60, steps=4) == [50]
+
+
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     orders = {
         bytes(BatchGroups(EXAMPLES, batch_size, steps, seed).order(epoch))

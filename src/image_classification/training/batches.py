@@ -25,7 +25,8 @@ class BatchGroups:
         self._seed = seed
         count = len(examples.labels)
         whole = count - count % batch_size  # examples that fill batches
-        self._bounds = [*range(0, whole, steps * batch_size), whole]
+        size = _group_size(whole // batch_size, steps) * batch_size
+        self._bounds = [*range(0, whole, size), whole]
         if whole < count:
             self._bounds.append(count)
         self.steps_per_epoch = -(-count // batch_size)
@@ -50,6 +51,18 @@ class BatchGroups:
         return _dataset(
             self._examples, lambda: (group for epoch in epochs for group in self.epoch(epoch))
         )
+
+
+def _group_size(batches: int, steps: int) -> int:
+    """How many batches form a group: at most `steps`.
+
+    The largest number that divides the batches, since each size of a group is compiled on its own;
+    but `steps` if that is not more than half of it, since many small groups take longer.
+    """
+    even = max(
+        (size for size in range(1, min(batches, steps) + 1) if batches % size == 0), default=0
+    )
+    return even if 2 * even > min(batches, steps) else steps
 
 
 def batches(examples: Examples, size: int) -> tf.data.Dataset:
