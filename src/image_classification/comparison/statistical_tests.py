@@ -139,8 +139,8 @@ def compare(
     if first.shape != second.shape:
         raise ValueError(f"the shapes must be equal, not {first.shape} and {second.shape}")
     runs, examples = first.shape
-    difference = float(first.mean() - second.mean())
-    by_example = first.mean(axis=0) - second.mean(axis=0)
+    difference = float(first.mean()) - float(second.mean())
+    by_example = first.mean(axis=0, dtype=np.float64) - second.mean(axis=0, dtype=np.float64)
     example_variance = float(by_example.var(ddof=1)) / examples
     probability = seed_variance = None
 

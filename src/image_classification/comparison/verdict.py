@@ -119,7 +119,7 @@ def _pair(
 
 
 def _score(model: str, contributions: Contributions) -> Score:
-    scores = contributions.mean(axis=1)
+    scores = contributions.mean(axis=1, dtype=np.float64)
     return Score(
         model=model,
         runs=len(scores),

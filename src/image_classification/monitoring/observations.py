@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -207,7 +208,7 @@ def read(name: str, hours: float = HOURS, now: float | None = None) -> Window:
     return Window(key, begin, end, seen, join(rows))
 
 
-def _contents(key: str, hours: list[_Hour]) -> dict[str, NDArray[np.generic]]:
+def _contents(key: str, hours: list[_Hour]) -> dict[str, NDArray[Any]]:
     return {
         "key": np.array(key),
         "names": np.array(NAMES),
@@ -232,7 +233,7 @@ def _read(path: Path) -> tuple[str, list[_Hour]]:
         raise UserError(f"{path} is damaged ({cause}): delete it") from error
 
 
-def _hours(arrays: dict[str, NDArray[np.generic]]) -> list[_Hour]:
+def _hours(arrays: dict[str, NDArray[Any]]) -> list[_Hour]:
     values, classes = arrays["values"], arrays["classes"]
     if tuple(arrays["names"]) != NAMES or values.dtype != np.float32 or classes.dtype != np.int32:
         raise ValueError("other statistics")
