@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -164,6 +165,40 @@ def test_a_sweep_uses_both_nodes_and_the_same_command_runs_only_what_is_missing(
     for run in runs:
         steps = [one.step for one in store.get_metric_history(run.info.run_id, "val_accuracy")]
         assert steps == list(range(EPOCHS))
+
+
+def test_ctrl_c_ends_the_jobs_and_ray_and_the_same_command_resumes(split_project: Project) -> None:
+    root = split_project.root
+    on_ray = ("hydra/launcher=ray", "hydra.launcher.ray.init.address=local")
+    settings = ("model=tiny_lm", "seed=0,1", "recipe=notebook", f"recipe.epochs={EPOCHS}")
+    words = ["hydra", "-m", *on_ray, "hydra.launcher.ray.init.num_cpus=2", *settings]
+    home = str(root)  # where Ray keeps a token
+    with (root / "sweep.out").open("w") as out:
+        command = subprocess.Popen(
+            words,
+            cwd=root,
+            env=split_project.environment(HOME=home),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+    def said() -> str:
+        return (root / "sweep.out").read_text()
+
+    wait_for(lambda: all(f"-tiny_lm-{seed}: epoch 2 of" in said() for seed in (0, 1)), 400)
+    tree = psutil.Process(command.pid).children(recursive=True)
+    command.send_signal(signal.SIGINT)
+
+    assert command.wait(timeout=60) == 130, said()
+    _, left = psutil.wait_procs(tree, timeout=30)
+    assert not left
+    store = mlflow.MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = store.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = store.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["KILLED"] * 3  # two, and the sweep
+    again = split_project.must(*words, HOME=home)
+    assert len(re.findall(r"-tiny_lm-\d: resuming after epoch", again)) == 2
 
 
 def test_on_this_machine_each_job_has_a_gpu_of_its_own(split_project: Project) -> None:

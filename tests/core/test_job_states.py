@@ -1,6 +1,8 @@
 """How far a sweep is, by what its jobs note on disk."""
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,23 @@ def test_a_job_is_noted_in_the_folder_of_the_sweep_however_deep_its_own_is(
 
     assert running == ["cnn/0"]
     assert capsys.readouterr().out == "cnn/0: epoch 1\n"
+
+
+def test_the_processes_of_jobs_are_those_below_this_one_that_run_them(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from image_classification.core import job_states\n"
+        "with job_states.noted(pathlib.Path(sys.argv[1]), '0-nn-0', 0):\n"
+        "    input()"
+    )
+    with (
+        job_states.noted(tmp_path, "1-nn-1", 1),  # as on another machine
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other,
+        subprocess.Popen([sys.executable, "-c", script, tmp_path], stdin=subprocess.PIPE) as job,
+    ):
+        while len(job_states.running(tmp_path)) < 2:
+            assert job.poll() is None
+            time.sleep(0.05)
+        assert [process.pid for process in job_states.processes(tmp_path)] == [job.pid]
+        for process in (job, other):
+            process.communicate(b"\n")
+    assert job_states.processes(tmp_path) == []

@@ -95,6 +95,9 @@ def run_command(stage: str, task: Callable[[Config], int | None]) -> NoReturn:
                     "command, which resumes the sweep"
                 ) from error
             raise rejected(sys.argv[1:], error) from error
+        except SystemExit:
+            end_if_interrupted()  # Ray would exit with 1
+            raise
     sys.exit(max(codes))
 
 

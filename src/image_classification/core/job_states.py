@@ -3,11 +3,14 @@
 Each job notes its state in a file of its own, in a folder that all of them see.
 """
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 STATES = ".states"  # within the folder of the sweep
 LOOK_SECONDS = 1.0
@@ -28,7 +31,7 @@ def noted(folder: Path, name: str, number: int) -> Iterator[None]:
 
     def note(state: str) -> None:
         part = states / f"{number}.part"
-        part.write_text(f"{state} {name}")
+        part.write_text(f"{state} {os.getpid()} {name}")
         part.rename(states / str(number))
 
     note(RUNNING)
@@ -40,7 +43,14 @@ def noted(folder: Path, name: str, number: int) -> Iterator[None]:
 
 def running(folder: Path) -> list[str]:
     """The names of the jobs of the sweep in a folder that run now."""
-    return sorted(name for state, name in _states(folder) if state == RUNNING)
+    return sorted(name for state, _, name in _states(folder) if state == RUNNING)
+
+
+def processes(folder: Path) -> list[psutil.Process]:
+    """The processes below this one that run jobs of the sweep in a folder."""
+    numbers = {number for state, number, _ in _states(folder) if state == RUNNING}
+    below = psutil.Process().children(recursive=True)
+    return [process for process in below if process.pid in numbers]
 
 
 def progress(folder: Path, jobs: int) -> str:
@@ -48,7 +58,7 @@ def progress(folder: Path, jobs: int) -> str:
     states = _states(folder)
     if not states:
         return ""
-    ended = sum(state == ENDED for state, _ in states)
+    ended = sum(state == ENDED for state, _, _ in states)
     names = ", ".join(running(folder))
     return f"sweep: {ended} of {jobs} ended" + (f", running: {names}" if names else "")
 
@@ -83,7 +93,8 @@ def show_progress(folder: Path, jobs: int) -> Callable[[], None]:
     return stop
 
 
-def _states(folder: Path) -> list[tuple[str, str]]:
+def _states(folder: Path) -> list[tuple[str, int, str]]:
+    """The state, the number of the process, and the name of each job that has begun."""
     noted_in = [path for path in (folder / STATES).glob("*") if path.name.isdigit()]
-    found = [path.read_text().partition(" ") for path in noted_in]
-    return [(state, name) for state, _, name in found]
+    found = [path.read_text().split(" ", 2) for path in noted_in]
+    return [(state, int(number), name) for state, number, name in found]

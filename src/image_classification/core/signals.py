@@ -10,10 +10,11 @@ from types import FrameType
 
 import psutil
 
-CHILDREN_SECONDS = 15.0  # for child processes to close their runs
+JOBS_SECONDS = 15.0  # for jobs to close their runs
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that the death of the parent process shall send
 _received: list[int] = []
-_are_done: Callable[[], bool] | None = None
+_jobs: Callable[[], list[psutil.Process]] = list
+_are_done: Callable[[], bool] = bool
 
 
 def on_signals() -> None:
@@ -23,14 +24,15 @@ def on_signals() -> None:
         signal.signal(signal.SIGINT, _terminate)
 
 
-def pass_on_signals(are_done: Callable[[], bool]) -> None:
-    """Pass signals on to child processes, and let them shut down cleanly first.
+def pass_on_signals(jobs: Callable[[], list[psutil.Process]], are_done: Callable[[], bool]) -> None:
+    """Pass signals on to the processes of jobs, and let them shut down cleanly first.
 
     Args:
-        are_done: whether they have; polled.
+        jobs: returns the processes.
+        are_done: whether they have shut down; polled.
     """
-    global _are_done
-    _are_done = are_done
+    global _jobs, _are_done
+    _jobs, _are_done = jobs, are_done
 
 
 def end_with_parent() -> None:
@@ -43,12 +45,12 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the shutdown
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that Ctrl-C still ends it at once
     _received.append(signal_number)
-    children = psutil.Process().children() if _are_done else []
-    for child in children:
+    told = _jobs()
+    for process in told:
         with suppress(psutil.NoSuchProcess):
-            child.send_signal(signal.SIGTERM)
-    if _are_done and children:  # jobs on a cluster are not children, and continue
-        latest = time.monotonic() + CHILDREN_SECONDS
+            process.send_signal(signal.SIGTERM)
+    if told:  # else they run on a cluster, and continue
+        latest = time.monotonic() + JOBS_SECONDS
         while not _are_done() and time.monotonic() < latest:
             time.sleep(0.1)
     sys.exit(128 + signal_number)

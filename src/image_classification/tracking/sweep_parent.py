@@ -5,12 +5,14 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from psutil import Process
 
 from image_classification.core import job_states, paths, ray
 from image_classification.core.command import one_line_errors
@@ -42,10 +44,13 @@ class SweepParent(Callback):
             swept = sweep.swept(config.hydra.overrides.task)
             _require_one_search(config, swept)
         jobs = math.prod(swept.values())
+        on_ray = config.hydra.runtime.choices["hydra/launcher"] == "ray"
         if not sweep.is_one_process(config):
-            pass_on_signals(lambda: not job_states.running(folder))
+            # Ray's servers are children, too: without them, neither jobs nor this one would close.
+            processes = partial(job_states.processes, folder) if on_ray else Process().children
+            pass_on_signals(processes, are_done=lambda: not job_states.running(folder))
             atexit.register(job_states.show_progress(folder, jobs))
-        if config.hydra.runtime.choices["hydra/launcher"] == "ray":
+        if on_ray:
             with one_line_errors():
                 self._variables = ray.prepare(config)
         if config.hydra.job.name != "train" or config.hydra.runtime.choices.data is None:
