@@ -95,22 +95,37 @@ class Cost:
     memory: float
 
 
+# Linux counts the memory of the process that starts a command as the command's: this one is small.
+STARTER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+command = ["setpriv", "--pdeathsig", "TERM", *sys.argv[2:]]  # ends with this process
+process = subprocess.Popen(command, close_fds=False, stderr=subprocess.STDOUT)
+_, status, usage = os.wait4(process.pid, 0)
+measured = time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+with open(sys.argv[1], "w") as file:
+    json.dump(measured, file)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def cost(*command: str, cwd: Path) -> Cost:
     """Run a command in a project that has its own sources and store, and measure it."""
-    with tempfile.TemporaryFile() as output:
+    with tempfile.NamedTemporaryFile() as measured:
+        starter = (sys.executable, "-S", "-c", STARTER, measured.name)
         environment = {**ENVIRONMENT, "PYTHONPATH": "src", STORE: ""}
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment, stdout=output, stderr=output, close_fds=False
+        done = subprocess.run(
+            [*starter, *command],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            close_fds=False,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            raise SystemExit(f"error: {command} failed\n{output.read().decode()}")
-    memory = usage.ru_maxrss * 1024 / 2**20  # Linux counts in KiB
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, memory)
+        if done.returncode:
+            raise SystemExit(f"error: {command} failed\n{done.stdout}{done.stderr}")
+        return Cost(*json.load(measured))
 
 
 def peak_memory(*command: str, cwd: Path) -> float:

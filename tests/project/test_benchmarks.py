@@ -12,11 +12,13 @@ import sys
 from pathlib import Path
 
 import machine
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, Project
 from growth import slope
 from kept import FILE, Kept
+from measure import cost
 from parts import seconds_left
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -52,6 +54,16 @@ Features\t: fp asimd sve bf16 i8mm
 CPU implementer\t: 0x41
 CPU part\t: 0xd40
 """
+
+
+def test_the_memory_of_a_command_is_not_that_of_the_process_that_starts_it(tmp_path: Path) -> None:
+    held = np.ones(50 * 2**20)  # 400 MiB
+
+    small = cost(sys.executable, "-c", "", cwd=tmp_path)
+    large = cost(sys.executable, "-c", "b'x' * 200 * 2**20", cwd=tmp_path)
+
+    assert small.memory < 50 < 200 < large.memory < 250
+    assert held[0] == 1
 
 
 @pytest.mark.slow
