@@ -56,7 +56,8 @@ def stall_after(project: Project, epoch: int) -> None:
     if "stalled" not in (project.root / file).read_text():
         wait = (
             "    import glob, pathlib, time\n"
-            "    while glob.glob('checkpoints/*/' + pathlib.Path('stalled').read_text()):\n"
+            "    stalled = 'checkpoints/*/' + pathlib.Path('stalled').read_text()\n"
+            "    while not _received and glob.glob(stalled):\n"
             "        time.sleep(0.05)\n"
         )
         project.edit(file, end, wait + end)
