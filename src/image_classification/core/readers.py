@@ -79,7 +79,11 @@ def read_training(path: Path, hint: str) -> dict[str, Any]:
 
 
 def read_costs(path: Path, hint: str) -> dict[str, Any]:
-    """What `evaluate` measured of a model's costs; see `paths.COSTS_FILE`."""
+    """What `evaluate` measured of a model's costs, and the machine that it was timed on.
+
+    Raises:
+        UserError: see `read_numbers`; or the machine is not named.
+    """
     costs = read_numbers(path, COSTS, hint)
     if not isinstance(costs.get("machine"), str):
         raise UserError(f"{path}: machine must be a string: {hint}")
