@@ -78,3 +78,10 @@ def test_tensorflow_gets_the_groups_of_the_epochs_that_are_left() -> None:
     for one, two in zip(in_order(found), in_order(expected), strict=True):
         assert one.dtype == np.uint8
         assert np.array_equal(one, two)
+
+
+def test_tensorflow_tunes_nothing_since_its_thread_holds_up_the_end_of_every_other_fit() -> None:
+    groups = BatchGroups(EXAMPLES, batch_size=8, steps=2, seed=3)
+
+    for dataset in (groups.dataset(range(1)), batches(EXAMPLES, 20)):
+        assert dataset.options().autotune.enabled is False

@@ -78,4 +78,6 @@ def batches(examples: Examples, size: int) -> tf.data.Dataset:
 def _dataset(like: Examples, parts: Callable[[], Iterator[Examples]]) -> tf.data.Dataset:
     signature = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in like)
     read = tf.data.Dataset.from_generator(lambda: map(tuple, parts()), output_signature=signature)
-    return read.prefetch(1)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread sleeps up to 60 s, and `fit` may wait for it
+    return read.prefetch(1).with_options(options)
