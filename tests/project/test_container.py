@@ -1,11 +1,14 @@
 """The container's packages and files, held against the lock and the code."""
 
+import platform
 import re
 import subprocess
 import sys
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
 from conftest import ROOT
+from packaging.specifiers import SpecifierSet
 
 from image_classification.core import paths
 
@@ -23,6 +26,21 @@ def test_the_container_has_the_versions_of_the_lock() -> None:
     assert not {"tensorflow", "keras", "mlflow", "pandas"} & serving.keys()
     assert serving.items() <= pinned("requirements.lock").items()
     assert "index-url" not in (ROOT / "requirements-serving.lock").read_text()
+
+
+def test_pip_accepts_every_locked_package_here_and_in_the_container() -> None:
+    """Uv, which makes the lock, ignores that a package excludes later versions of Python."""
+    containers = re.findall(r"^FROM python:([\d.]+)", DOCKERFILE, re.MULTILINE)
+    assert containers
+
+    for name in pinned("requirements.lock"):
+        try:
+            metadata = Distribution.from_name(name).metadata
+        except PackageNotFoundError:  # of other systems
+            continue
+        required = ",".join(metadata.get_all("Requires-Python") or [])
+        for version in (platform.python_version(), *containers):
+            assert version in SpecifierSet(required), f"{name}: {version} is not {required}"
 
 
 def test_the_container_has_every_package_that_the_server_imports() -> None:
