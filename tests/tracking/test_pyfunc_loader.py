@@ -25,6 +25,8 @@ for inputs in json.load(open(sys.argv[2])):
         answers.append([error.error_code, error.message])
 images = np.load(sys.argv[3])
 answers.append(model.predict(images).tolist())
+answers.append(model.predict(images[:0]).shape)
+answers.append(model.predict(np.resize(images, (1001, *images.shape[1:]))).argmax(axis=1).tolist())
 json.dump(answers, open(sys.argv[4], "w"))
 """
 
@@ -59,11 +61,18 @@ def answers(trained: Project, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_whole_numbers_are_answered_whatever_their_type(answers: Any) -> None:
-    by_integers, by_floats, *_, by_array = answers
+    by_integers, by_floats, *_, by_array, _, _ = answers
 
     assert np.shape(by_array) == (3, 10)
     assert np.allclose(np.sum(by_array, axis=1), 1, atol=1e-5)
     assert by_integers == by_floats == by_array
+
+
+def test_any_number_of_images_is_answered(answers: Any) -> None:
+    *_, by_array, of_none, of_many = answers
+
+    assert of_none == [0, 10]
+    assert of_many == np.resize(np.argmax(by_array, axis=1), 1001).tolist()
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,20 @@ def test_the_caller_decides_whether_the_steps_are_compiled(
     assert given == [jit_compile]
 
 
+def test_a_step_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[bool] = []
+    loss = MultiStepTrainer.compute_loss
+
+    def noted(self: MultiStepTrainer, x: Any, y: Any, z: Any, weight: Any, training: bool) -> Any:
+        traced.append(training)
+        return loss(self, x, y, z, weight, training)
+
+    monkeypatch.setattr(MultiStepTrainer, "compute_loss", noted)
+    fitted(CONSTANT)
+
+    assert sorted(traced) == [False, True]
+
+
 def test_bars_are_shown_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def bars(steps: int, steps_per_group: int) -> Iterator[list[Any]]:

@@ -42,8 +42,12 @@ class ImageModel:
                 server answers with 400.
         """
         images = self._checked(data.to_numpy() if isinstance(data, pd.DataFrame) else data)
-        found: NDArray[np.float32] = self._model.predict(images, batch_size=BATCH, verbose=0)
-        return found
+        # Keras' `predict` may wait at its end for a thread of tf.data, about as long as it took.
+        predicted = [
+            self._model.predict_on_batch(images[start : start + BATCH])
+            for start in range(0, max(1, len(images)), BATCH)
+        ]
+        return np.concatenate(predicted, dtype=np.float32)
 
     def _checked(self, data: Any) -> NDArray[np.uint8]:
         try:

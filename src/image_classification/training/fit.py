@@ -72,7 +72,8 @@ def fit(
             recipe, groups.steps_per_epoch * recipe.epochs, model.trainable_variables
         ),
         loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+        # By name it would make its variables in the first step, and TensorFlow would trace twice.
+        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         jit_compile=on_jax or (jit_compile and (augment is None or augment.supports_jit)),
     )
     seeds = augment.variables if augment else []
